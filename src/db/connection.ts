@@ -1,0 +1,211 @@
+import { type Socket, connect as tcpConnect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import postgres from 'postgres'
+import { DatabaseUnavailable, unavailable } from './unavailable.ts'
+
+/** Where the database is and who logs in. */
+export type Address = {
+  host: string
+  port: number
+  database: string
+  user: string
+  password: string
+  ssl: 'disable' | 'prefer' | 'require' | 'verify-full'
+}
+
+export type ConnectionOptions = {
+  address: Address
+  applicationName: string
+  /** Longest wait for an answer; past it the connection counts as silent and is renewed. */
+  deadlineMs: number
+  /** Called when the connection is lost, and when it is back. */
+  onChange?: (failure: DatabaseUnavailable | undefined) => void
+}
+
+/** A row's columns as PostgreSQL's text, but booleans and numbers of up to 4 bytes. */
+export type Row = readonly (string | number | boolean | null)[]
+
+/** One connection to PostgreSQL that pipelines what it is given, notices silence and comes back by itself. */
+export type Connection = {
+  /**
+   * Runs one statement, prepared by name on its first use here.
+   * @throws DatabaseUnavailable when no answer can be had; postgres.PostgresError when the database refuses it
+   */
+  query(text: string, parameters: readonly unknown[]): Promise<Row[]>
+  /** The reason for which nothing can be asked now. */
+  failure(): DatabaseUnavailable | undefined
+  /** Opens it, now and again whenever it is lost. Resolves when it is open, however long that takes. */
+  open(): Promise<void>
+  /** Leaves the present connection for a new one, as after a failover. */
+  renew(reason: string): void
+  /** To be called at regular intervals: ends a connection whose oldest statement has waited past its deadline. */
+  watch(now: number): void
+  close(): Promise<void>
+}
+
+/** Short, so that a database that was out of reach is found again soon after it returns. */
+const CONNECT_TIMEOUT_MS = 1500
+const RETRY_MS = 250
+const asText = (value: unknown) => value
+
+/** A connection in use: a postgres.js client of one connection that is never let reconnect, for here we know when and why. */
+type Session = { sql: postgres.Sql; end(graceful: boolean): Promise<void> }
+
+function openSession({ address, applicationName, deadlineMs }: ConnectionOptions, onclose: () => void): Session {
+  let socket: (Socket & { host?: string }) | undefined
+  const statementTimeoutMs = Math.max(1, Math.floor(deadlineMs * 0.9))
+  const end = async (graceful: boolean) => {
+    await sql.end({ timeout: graceful ? deadlineMs / 1000 : 0 })
+    socket?.destroy()
+  }
+  const sql = postgres({
+    host: address.host,
+    port: address.port,
+    database: address.database,
+    user: address.user,
+    password: address.password,
+    ssl: address.ssl === 'disable' ? false : (address.ssl as 'require'),
+    max: 1,
+    max_pipeline: Number.MAX_SAFE_INTEGER,
+    max_lifetime: null,
+    connect_timeout: 0,
+    fetch_types: false,
+    connection: {
+      application_name: applicationName,
+      TimeZone: 'UTC',
+      DateStyle: 'ISO',
+      statement_timeout: statementTimeoutMs,
+    },
+    // timestamptz stays text: a Date on the way costs more than the rest of the row.
+    types: { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: asText, parse: asText } },
+    onnotice: () => {},
+    onclose,
+    // Our own socket, so that one that went silent can be destroyed.
+    socket: () => {
+      if (socket !== undefined) {
+        // The server hung up while the session was opening: postgres.js would try again for ever.
+        onclose()
+        return socket
+      }
+      socket = address.host.startsWith('/')
+        ? tcpConnect({ path: `${address.host}/.s.PGSQL.${address.port}` })
+        : tcpConnect({ host: address.host, port: address.port, noDelay: true })
+      socket.host = address.host
+      return socket
+    },
+  } as postgres.Options<Record<string, postgres.PostgresType>>)
+  return { sql, end }
+}
+
+export function createConnection(options: ConnectionOptions): Connection {
+  const { deadlineMs, onChange } = options
+  const pending = new Set<{ since: number }>()
+  const closing = new AbortController()
+  let session: Session | undefined
+  let opening: Promise<void> | undefined
+  let failure: DatabaseUnavailable | undefined
+
+  function changed(to: DatabaseUnavailable | undefined) {
+    const before = failure
+    failure = to
+    if (before?.message !== to?.message) onChange?.(to)
+  }
+
+  async function attempt(): Promise<void> {
+    const { promise: lost, reject } = Promise.withResolvers<never>()
+    lost.catch(() => {})
+    const timer = setTimeout(() => reject(new DatabaseUnavailable('it does not answer')), CONNECT_TIMEOUT_MS)
+    const opened = openSession(options, () => {
+      reject(new DatabaseUnavailable('it closed the connection'))
+      if (session === opened) {
+        session = undefined
+        void opened.end(false)
+        keepOpen()
+      }
+    })
+    try {
+      await Promise.race([opened.sql.unsafe('select 1'), lost])
+      if (closing.signal.aborted) throw new DatabaseUnavailable('this process is stopping')
+      session = opened
+    } catch (error) {
+      void opened.end(false)
+      throw unavailable(error) ?? new DatabaseUnavailable(error instanceof Error ? error.message : String(error), error)
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  /** Tries until it is open, and tells who waits how the first try went: from then on the failure is known at once. */
+  function keepOpen(): Promise<void> {
+    opening ??= attempt().then(
+      () => {
+        opening = undefined
+        changed(undefined)
+      },
+      (error: DatabaseUnavailable) => {
+        changed(error)
+        void sleep(RETRY_MS, undefined, { signal: closing.signal }).then(
+          () => {
+            opening = undefined
+            keepOpen()
+          },
+          () => {},
+        )
+        throw error
+      },
+    )
+    opening.catch(() => {})
+    return opening
+  }
+
+  function drop(reason: string) {
+    const dropped = session
+    if (!dropped) return
+    session = undefined
+    // Known at once, so that nobody queues behind a database that does not answer.
+    changed(new DatabaseUnavailable(reason))
+    void dropped.end(false)
+    void keepOpen()
+  }
+
+  async function query(text: string, parameters: readonly unknown[]): Promise<Row[]> {
+    if (session === undefined) {
+      if (failure) throw failure
+      await keepOpen()
+    }
+    const used = session
+    if (used === undefined) throw new DatabaseUnavailable('the connection was lost')
+    const entry = { since: performance.now() }
+    pending.add(entry)
+    try {
+      return await used.sql.unsafe(text, parameters as never[], { prepare: true }).values()
+    } catch (error) {
+      const reason = unavailable(error)
+      if (reason) throw reason
+      throw error
+    } finally {
+      pending.delete(entry)
+    }
+  }
+
+  return {
+    query,
+    failure: () => failure,
+    async open() {
+      while (session === undefined && !closing.signal.aborted) {
+        await keepOpen().catch(() => sleep(RETRY_MS))
+      }
+    },
+    renew: drop,
+    watch(now) {
+      const oldest = pending.values().next().value
+      if (oldest !== undefined && now - oldest.since > deadlineMs) drop('it does not answer')
+    },
+    async close() {
+      closing.abort()
+      const last = session
+      session = undefined
+      await last?.end(true)
+    },
+  }
+}

@@ -1,0 +1,141 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import postgres from 'postgres'
+import { afterEach, beforeEach, describe, expect, inject, test } from 'vitest'
+import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
+import { main, ROOT } from '../../test/process.ts'
+import { MigrationError, migrate } from './migrate.ts'
+
+let database: TestDatabase
+const folders: string[] = []
+beforeEach(async () => {
+  database = await createTestDatabase({ empty: true })
+})
+afterEach(async () => {
+  await database.drop()
+  for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
+})
+
+const run = (folder = `${ROOT}drizzle`, api?: { user: string; password: string }) =>
+  migrate({ address: addressOf(database.url), folder, api, waitMs: 0 })
+
+/** The project's migrations and one more. */
+function withMigration(sql: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'migrations-'))
+  folders.push(folder)
+  cpSync(`${ROOT}drizzle`, folder, { recursive: true })
+  const journalFile = join(folder, 'meta/_journal.json')
+  const journal = JSON.parse(readFileSync(journalFile, 'utf8'))
+  journal.entries.push({ idx: 99, version: '7', when: Date.now(), tag: '0099_next', breakpoints: true })
+  writeFileSync(journalFile, JSON.stringify(journal))
+  writeFileSync(join(folder, '0099_next.sql'), sql)
+  return folder
+}
+
+const columns = async () =>
+  (await database.sql`select column_name from information_schema.columns where table_name = 'users'`).map(
+    ({ column_name }) => column_name,
+  )
+
+test('applies what is missing, and nothing the second time', async () => {
+  expect(await run()).toBeGreaterThan(0)
+  expect(await columns()).toContain('idempotency_key')
+  expect(await run()).toBe(0)
+  expect(await run(withMigration('alter table users add column note text'))).toBe(1)
+  expect(await columns()).toContain('note')
+})
+
+test('is safe when eight processes start at once', async () => {
+  const processes = Array.from({ length: 8 }, () => main(['migrate'], { DATABASE_URL: database.url }))
+  expect(await Promise.all(processes.map(({ exited }) => exited))).toEqual(Array(8).fill(0))
+  const said = processes.map(({ stdout }) => stdout())
+  expect(said.filter((text) => text.startsWith('Migrations applied:'))).toHaveLength(1)
+  expect(said.filter((text) => text === 'The database is up to date.\n')).toHaveLength(7)
+})
+
+test('refuses a database that is newer than the code', async () => {
+  await run(withMigration('alter table users add column note text'))
+  await expect(run()).rejects.toThrow(/newer than the code/)
+  const old = main(['migrate'], { DATABASE_URL: database.url })
+  expect(await old.exited).toBe(1)
+  expect(old.stderr()).toMatch(/^users-api: The database has migrations .*\n$/)
+})
+
+test('keeps nothing of a migration that fails, and says why', async () => {
+  const broken = withMigration(
+    'alter table users add column note text;--> statement-breakpoint\nalter table users add column note text',
+  )
+  await expect(run(broken)).rejects.toThrow(MigrationError)
+  await expect(run(broken)).rejects.toThrow(/nothing of it was kept: column "note" .* already exists/)
+  expect(await columns()).toEqual([])
+  expect(await run()).toBeGreaterThan(0)
+})
+
+test('waits for a database that is not up yet, and then gives up in a sentence', async () => {
+  const start = performance.now()
+  const waiting = main(['migrate'], { DATABASE_URL: 'postgres://u:p@127.0.0.1:1/db', MIGRATE_WAIT_MS: '600' })
+  expect(await waiting.exited).toBe(1)
+  expect(performance.now() - start).toBeGreaterThan(600)
+  expect(waiting.stderr()).toMatch(/^users-api: The database at 127\.0\.0\.1:1 cannot be used: .*ECONNREFUSED.*\n$/)
+})
+
+test('explains a password that the database refuses', async () => {
+  const url = new URL(database.url)
+  url.password = 'wrong'
+  const refused = main(['migrate'], { DATABASE_URL: url.href })
+  expect(await refused.exited).toBe(1)
+  expect(refused.stderr()).toMatch(/refuses the password of role "postgres".*README/)
+})
+
+describe("the API's role", () => {
+  const user = `api "it's" ${process.pid}`
+  const as = (password: string) =>
+    postgres({ ...connection(), username: user, password, max: 1, onnotice: () => {} } as postgres.Options<never>)
+  const connection = () => {
+    const { host, port, database: name } = addressOf(database.url)
+    return { host, port, database: name }
+  }
+  afterEach(async () => {
+    await database.sql`drop owned by ${database.sql(user)}`
+    await database.sql`drop role ${database.sql(user)}`
+  })
+
+  test('may use the rows and change nothing else', async () => {
+    await run(undefined, { user, password: 'pass\'w"ord' })
+    const sql = as('pass\'w"ord')
+    await sql`insert into users (username, email) values ('a', 'a@example.com')`
+    await sql`update users set version = 2`
+    expect(await sql`select username, version from users`).toEqual([{ username: 'a', version: 2 }])
+    await sql`delete from users`
+    for (const forbidden of [
+      'drop table users',
+      'alter table users add column x text',
+      'truncate users',
+      'create table t (x int)',
+      'select * from drizzle.__drizzle_migrations',
+      'create role other',
+      'create database other',
+    ]) {
+      await expect(sql.unsafe(forbidden), forbidden).rejects.toMatchObject({ code: '42501' })
+    }
+    await sql.end()
+  })
+
+  test('gets a changed password, and tables that came later', async () => {
+    await run(undefined, { user, password: 'first' })
+    await run(withMigration('create table later (x int)'), { user, password: 'second' })
+    await expect(as('first')`select 1`).rejects.toMatchObject({ code: '28P01' })
+    const sql = as('second')
+    expect(await sql`select * from later`).toEqual([])
+    await sql.end()
+  })
+
+  test('its password never reaches the log of the server in the clear', async () => {
+    const admin = postgres(inject('postgresUrl'), { max: 1 })
+    await run(undefined, { user, password: 'topsecret' })
+    const [role] = await admin`select rolpassword from pg_authid where rolname = ${user}`
+    expect(role?.rolpassword).toMatch(/^SCRAM-SHA-256\$/)
+    await admin.end()
+  })
+})

@@ -1,0 +1,31 @@
+import { fillPlaceholders, type SQL } from 'drizzle-orm'
+import { PgDialect } from 'drizzle-orm/pg-core'
+import { drizzle } from 'drizzle-orm/postgres-js'
+import type { Row } from './connection.ts'
+
+/** Drizzle to build statements with; it is connected to nothing. */
+export const builder = drizzle.mock()
+
+/** A statement whose text is made once: runs by `read` or `write` of a Database, its placeholders filled by name. */
+export type Statement<Name extends string> = (run: Run, values: Record<Name, unknown>) => Promise<Row[]>
+type Run = (text: string, parameters: readonly unknown[]) => Promise<Row[]>
+
+const dialect = new PgDialect()
+
+/** Makes a statement of a Drizzle query, or of its `sql` template, that has `sql.placeholder`s by these names. */
+export function prepare<Name extends string>(
+  query: SQL | { toSQL(): { sql: string; params: unknown[] } },
+): Statement<Name> {
+  const { sql: text, params } = 'toSQL' in query ? query.toSQL() : dialect.sqlToQuery(query)
+  return (run, values) => run(text, fillPlaceholders(params, values))
+}
+
+/** A one-dimensional array as PostgreSQL reads it (PostgreSQL, section 8.15.6). */
+export const arrayText = (values: readonly (string | number | null)[]): string =>
+  `{${values.map((value) => (typeof value === 'string' ? `"${value.replace(/[\\"]/g, '\\$&')}"` : value)).join()}}`
+
+/** timestamptz(3) as PostgreSQL writes it in UTC, to RFC 3339: '2026-01-02 03:04:05.67+00' to '2026-01-02T03:04:05.670Z'. */
+export function rfc3339(text: string): string {
+  const time = text.slice(11, -3)
+  return `${text.slice(0, 10)}T${time.length === 8 ? `${time}.` : time}`.padEnd(23, '0').concat('Z')
+}

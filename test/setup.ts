@@ -1,0 +1,21 @@
+import { fileURLToPath } from 'node:url'
+import type { TestProject } from 'vitest/node'
+import { startPostgres } from '../dev/postgres.ts'
+import { migrate } from '../src/db/migrate.ts'
+import { addressOf } from './database.ts'
+
+declare module 'vitest' {
+  interface ProvidedContext {
+    /** The PostgreSQL that the whole run shares: each test file makes a database of its own in it. */
+    postgresUrl: string
+  }
+}
+
+/** One PostgreSQL for the run. Its database `postgres` has the migrations, and is the template of the others. */
+export default async function setup(project: TestProject) {
+  const postgres = await startPostgres({ settings: { fsync: 'off', max_connections: 300 } })
+  const folder = fileURLToPath(new URL('../drizzle', import.meta.url))
+  await migrate({ address: addressOf(postgres.url), folder, api: undefined, waitMs: 0 })
+  project.provide('postgresUrl', postgres.url)
+  return postgres.stop
+}
