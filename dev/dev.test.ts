@@ -1,0 +1,89 @@
+import { once } from 'node:events'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { createTestDatabase } from '../test/database.ts'
+import { ROOT, type Running, run } from '../test/process.ts'
+import { freePort } from './postgres.ts'
+
+let folder: string
+beforeEach(() => {
+  // A copy, for the sources are changed and data is kept.
+  folder = mkdtempSync(join(tmpdir(), 'users-api-dev-'))
+  for (const name of ['src', 'dev', 'drizzle', 'package.json'])
+    cpSync(ROOT + name, join(folder, name), { recursive: true })
+  symlinkSync(`${ROOT}node_modules`, join(folder, 'node_modules'))
+})
+afterEach(() => rmSync(folder, { recursive: true, force: true }))
+
+const dev = (env: Record<string, string>) => run(process.execPath, [join(folder, 'dev/dev.ts')], env)
+const dataOf = async (running: Running) => (await running.printed(/Data +(\S+)/))[1] as string
+const alive = (pid: number) => {
+  try {
+    return process.kill(pid, 0)
+  } catch {
+    return false
+  }
+}
+
+test('serves with data that survives a restart, starts again when a source changes, and leaves nothing running', async () => {
+  const port = String(await freePort())
+  const users = `http://localhost:${port}/users`
+  const first = dev({ PORT: port })
+  const data = await dataOf(first)
+  await first.printed(/"msg":"listening"/)
+  expect(first.output()).toContain(`curl -X POST ${users} -H "Content-Type: application/json" -d '{"username": "Alice"`)
+  const body = JSON.stringify({ username: 'Alice', email: 'alice@example.com' })
+  const created = await fetch(users, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
+  expect(created.status).toBe(201)
+
+  const file = join(folder, 'src/http/health.ts')
+  writeFileSync(file, readFileSync(file, 'utf8').replaceAll("status: 'ok'", "status: 'changed'"))
+  await first.printed(/starting again[\s\S]*"msg":"listening"/)
+  expect(await (await fetch(`http://localhost:${port}/livez`)).json()).toEqual({ status: 'changed' })
+
+  const postgres = Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0])
+  expect(alive(postgres)).toBe(true)
+  first.process.kill('SIGINT')
+  expect(await first.exited).toBe(0)
+  expect(alive(postgres)).toBe(false)
+  await expect(fetch(users)).rejects.toThrow()
+
+  const second = dev({ PORT: port })
+  await second.printed(/"msg":"listening"/)
+  expect(await (await fetch(users)).json()).toMatchObject({ users: [{ username: 'Alice' }] })
+  second.process.kill('SIGTERM')
+  expect(await second.exited).toBe(0)
+
+  writeFileSync(join(data, 'PG_VERSION'), '17\n')
+  const third = dev({ PORT: port })
+  expect(await third.exited).toBe(1)
+  expect(third.stderr()).toMatch(/^The data in .* is from PostgreSQL 17, and this is 18: .*\n$/)
+  expect(existsSync(join(data, 'postmaster.pid'))).toBe(false)
+  rmSync(data, { recursive: true, force: true })
+})
+
+test('a port that is taken is one sentence, and nothing is left running', async () => {
+  const other = createServer().listen(0)
+  await once(other, 'listening')
+  const { port } = other.address() as { port: number }
+  const refused = dev({ PORT: String(port) })
+  expect(await refused.exited).toBe(1)
+  expect(refused.stderr()).toMatch(new RegExp(`^Port ${port} is taken: .*\n$`))
+  expect(existsSync(join(folder, '.data'))).toBe(false)
+  other.close()
+})
+
+test('uses DATABASE_URL instead where it is set', async () => {
+  const database = await createTestDatabase({ empty: true })
+  const port = String(await freePort())
+  const running = dev({ PORT: port, DATABASE_URL: database.url })
+  await running.printed(/"msg":"listening"/)
+  expect((await fetch(`http://localhost:${port}/readyz`)).status).toBe(200)
+  expect(existsSync(join(folder, '.data'))).toBe(false)
+  running.process.kill('SIGINT')
+  expect(await running.exited).toBe(0)
+  await database.drop()
+})

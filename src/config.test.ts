@@ -1,0 +1,86 @@
+import { readFileSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { ConfigError, parseConfig, settings } from './config.ts'
+
+const file = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8')
+
+describe('the database', () => {
+  test('is named by a URL', () => {
+    const { address } = parseConfig({
+      DATABASE_URL: 'postgresql://u%40x:p%2F1@db.example:6432/app?sslmode=verify-full',
+    }).database
+    expect(address).toEqual({
+      host: 'db.example',
+      port: 6432,
+      database: 'app',
+      user: 'u@x',
+      password: 'p/1',
+      ssl: 'verify-full',
+    })
+  })
+
+  test('is named by its parts, the password from a file', () => {
+    const path = join(tmpdir(), `password-${process.pid}`)
+    writeFileSync(path, 's3cret\n')
+    const parts = {
+      DB_HOST: 'users-db',
+      DB_PORT: '5433',
+      DB_NAME: 'users',
+      DB_USER: 'users_api',
+      DB_PASSWORD_FILE: path,
+    }
+    expect(parseConfig(parts).database.address).toEqual({
+      host: 'users-db',
+      port: 5433,
+      database: 'users',
+      user: 'users_api',
+      password: 's3cret',
+      ssl: 'disable',
+    })
+  })
+
+  test('is PostgreSQL on this machine where nothing is said', () => {
+    const { address } = parseConfig({}).database
+    expect([address.host, address.port, address.user, address.database]).toEqual([
+      'localhost',
+      5432,
+      'postgres',
+      'postgres',
+    ])
+  })
+})
+
+test('a variable that is empty counts as left out', () => {
+  expect(parseConfig({ PORT: '', DATABASE_URL: '' })).toEqual(parseConfig({}))
+})
+
+test.each([
+  ['PORT', 'abc'],
+  ['PORT', '65536'],
+  ['PORT', '-1'],
+  ['LOG_LEVEL', 'loud'],
+  ['DATABASE_URL', 'mysql://a/b'],
+  ['DATABASE_URL', 'nonsense'],
+  ['DATABASE_URL', 'postgres://host'],
+  ['DATABASE_URL', 'postgres://host/db?sslmode=maybe'],
+  ['DB_PASSWORD_FILE', '/does/not/exist'],
+  ['DB_SSLMODE', 'maybe'],
+  ['DEADLINE_MS', '1.5'],
+  ['MAX_BODY_BYTES', '0'],
+  ['DB_API_USER', 'users_api'],
+])('%s=%s is refused in a sentence that names it', (name, value) => {
+  expect(() => parseConfig({ [name]: value })).toThrow(ConfigError)
+  expect(() => parseConfig({ [name]: value })).toThrow(new RegExp(`^${name} .+\\.$`))
+})
+
+test('every setting is in .env.example and in the README, with its default', () => {
+  const [example, readme] = [file('../.env.example'), file('../README.md')]
+  for (const { name, meaning, fallback } of settings) {
+    expect(example).toContain(`# ${meaning}\n# ${name}=${fallback}`)
+    expect(readme).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)
+  }
+  const names = new Set(settings.map(({ name }) => name))
+  for (const [, name] of example.matchAll(/^# ([A-Z_]+)=/gm)) expect(names).toContain(name)
+})

@@ -1,0 +1,146 @@
+import { readFileSync } from 'node:fs'
+import { z } from 'zod'
+import type { Address } from './db/connection.ts'
+import { LOG_LEVELS } from './http/log.ts'
+
+const integer = (minimum: number, maximum: number) =>
+  z
+    .string()
+    .regex(/^\d+$/, `must be a whole number from ${minimum} to ${maximum}`)
+    .transform(Number)
+    .refine((n) => n >= minimum && n <= maximum, `must be a whole number from ${minimum} to ${maximum}`)
+
+const DAY_MS = 86_400_000
+const milliseconds = (fallback: number) => integer(0, DAY_MS).default(fallback)
+const SSL_MODES = ['disable', 'prefer', 'require', 'verify-full'] as const
+
+const databaseUrl = z.string().transform((text, context): Address => {
+  const url = URL.canParse(text) ? new URL(text) : undefined
+  const ssl = z.enum(SSL_MODES).safeParse(url?.searchParams.get('sslmode') ?? 'disable')
+  const database = decodeURIComponent(url?.pathname.slice(1) ?? '')
+  if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !(url.hostname || url.searchParams.get('host')) || !database) {
+    context.addIssue('must be like postgres://user:password@host:5432/database')
+    return z.NEVER
+  }
+  if (!ssl.success) {
+    context.addIssue(`has an sslmode that is none of ${SSL_MODES.join(', ')}`)
+    return z.NEVER
+  }
+  return {
+    host: url.searchParams.get('host') ?? url.hostname.replace(/^\[|\]$/g, ''),
+    port: Number(url.port || 5432),
+    database,
+    user: decodeURIComponent(url.username) || 'postgres',
+    password: decodeURIComponent(url.password),
+    ssl: ssl.data,
+  }
+})
+
+const passwordFile = z.string().transform((path, context) => {
+  try {
+    return readFileSync(path, 'utf8').replace(/\r?\n$/, '')
+  } catch (error) {
+    context.addIssue(`cannot be read: ${error instanceof Error ? error.message : error}`)
+    return z.NEVER
+  }
+})
+
+/** Every setting: its name in the environment, its default, its unit and its meaning. */
+const Settings = z.object({
+  PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 for any free one'),
+  HOST: z.string().optional().describe('Address to listen on; all of them if left out'),
+  LOG_LEVEL: z
+    .enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`)
+    .default('info')
+    .describe('debug has a line for each request'),
+
+  DATABASE_URL: databaseUrl.optional().describe('postgres://user:password@host:port/database?sslmode=…; or its parts:'),
+  DB_HOST: z.string().default('localhost').describe('Host of the database, or the folder of its socket'),
+  DB_PORT: integer(1, 65_535).default(5432).describe('Port of the database'),
+  DB_NAME: z.string().default('postgres').describe('Name of the database'),
+  DB_USER: z.string().default('postgres').describe('Role to log in as'),
+  DB_PASSWORD: z.string().optional().describe('Its password'),
+  DB_PASSWORD_FILE: passwordFile.optional().describe('File with its password, as of a mounted Secret'),
+  DB_SSLMODE: z
+    .enum(SSL_MODES, `must be one of ${SSL_MODES.join(', ')}`)
+    .default('disable')
+    .describe('disable, prefer, require or verify-full'),
+  DB_WRITE_CONNECTIONS: integer(1, 100).default(8).describe('Connections for writes; reads share one more'),
+  DB_API_USER: z.string().optional().describe('Role that `migrate` creates for the API and grants its rights'),
+  DB_API_PASSWORD: z.string().optional().describe('Its password'),
+  DB_API_PASSWORD_FILE: passwordFile.optional().describe('File with its password'),
+  MIGRATE_WAIT_MS: milliseconds(60_000).describe('How long `migrate` waits for the database to come up, in ms'),
+
+  DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),
+  MAX_BODY_BYTES: integer(1, 2 ** 30)
+    .default(1_048_576)
+    .describe('Largest request body, in bytes'),
+  MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Requests under way at a time; beyond them 503'),
+  STARTUP_WAIT_MS: milliseconds(2000).describe(
+    'How long it waits for the database before it listens all the same, in ms',
+  ),
+  DRAIN_DELAY_MS: milliseconds(2000).describe('How long it keeps answering after SIGTERM, in ms'),
+  SHUTDOWN_TIMEOUT_MS: milliseconds(20_000).describe('Longest time from SIGTERM to exit, in ms'),
+  KEEP_ALIVE_TIMEOUT_MS: milliseconds(620_000).describe('How long an idle connection is kept, in ms'),
+  HEADERS_TIMEOUT_MS: milliseconds(15_000).describe("Longest time for a request's headers to arrive, in ms"),
+  REQUEST_TIMEOUT_MS: milliseconds(30_000).describe('Longest time for a whole request to arrive, in ms'),
+  IDLE_TIMEOUT_MS: milliseconds(60_000).describe('How long a client may neither send nor read amid a request, in ms'),
+})
+
+/** The names of all settings, each with its meaning and its default. */
+export const settings = Object.entries(Settings.shape).map(([name, schema]) => {
+  const fallback = schema instanceof z.ZodDefault ? String(schema.def.defaultValue) : ''
+  return { name, meaning: schema.description ?? '', fallback }
+})
+
+export type Config = ReturnType<typeof parseConfig>
+
+/** What a person has to change in the settings; its message is one sentence for each. */
+export class ConfigError extends Error {
+  override readonly name = 'ConfigError'
+}
+
+/**
+ * The configuration that `env` holds; a variable that is empty counts as left out.
+ * @throws ConfigError that names each variable at fault
+ */
+export function parseConfig(env: Record<string, string | undefined>) {
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
+  const result = Settings.safeParse(given)
+  if (!result.success) {
+    throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')} ${message}.`).join(' '))
+  }
+  const s = result.data
+  const address: Address = s.DATABASE_URL ?? {
+    host: s.DB_HOST,
+    port: s.DB_PORT,
+    database: s.DB_NAME,
+    user: s.DB_USER,
+    password: s.DB_PASSWORD ?? s.DB_PASSWORD_FILE ?? '',
+    ssl: s.DB_SSLMODE,
+  }
+  const apiPassword = s.DB_API_PASSWORD ?? s.DB_API_PASSWORD_FILE
+  if (s.DB_API_USER !== undefined && apiPassword === undefined) {
+    throw new ConfigError('DB_API_USER needs DB_API_PASSWORD or DB_API_PASSWORD_FILE.')
+  }
+  return {
+    logLevel: s.LOG_LEVEL,
+    database: { address, writeConnections: s.DB_WRITE_CONNECTIONS, deadlineMs: s.DEADLINE_MS },
+    app: { maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS },
+    server: {
+      port: s.PORT,
+      host: s.HOST,
+      drainDelayMs: s.DRAIN_DELAY_MS,
+      shutdownTimeoutMs: s.SHUTDOWN_TIMEOUT_MS,
+      keepAliveTimeoutMs: s.KEEP_ALIVE_TIMEOUT_MS,
+      headersTimeoutMs: s.HEADERS_TIMEOUT_MS,
+      requestTimeoutMs: s.REQUEST_TIMEOUT_MS,
+      idleTimeoutMs: s.IDLE_TIMEOUT_MS,
+    },
+    startupWaitMs: s.STARTUP_WAIT_MS,
+    migrate: {
+      waitMs: s.MIGRATE_WAIT_MS,
+      api: s.DB_API_USER === undefined ? undefined : { user: s.DB_API_USER, password: apiPassword ?? '' },
+    },
+  }
+}

@@ -1,0 +1,83 @@
+import { Validator } from '@seriousme/openapi-schema-validator'
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import formats from 'ajv-formats'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Api, startApi } from '../../test/api.ts'
+
+// biome-ignore lint/suspicious/noExplicitAny: the description is looked into at every depth.
+let description: any
+let api: Api
+beforeAll(async () => {
+  api = await startApi()
+  description = (await api.request('GET', '/openapi.json')).body
+})
+afterAll(() => api.close())
+
+const methods = ['get', 'put', 'post', 'delete', 'patch'] as const
+const operations = () =>
+  Object.entries(description.paths).flatMap(([path, item]) =>
+    // biome-ignore lint/suspicious/noExplicitAny: as above.
+    methods.flatMap((method) => ((item as any)[method] ? [{ path, method, ...(item as any)[method] }] : [])),
+  )
+
+test('is valid OpenAPI 3.1', async () => {
+  const validator = new Validator()
+  const { valid, errors } = await validator.validate(structuredClone(description))
+  expect(valid, JSON.stringify(errors)).toBe(true)
+  expect(validator.version).toBe('3.1')
+})
+
+test('has every route of the app, and no other', async () => {
+  const described = operations().map(({ path, method }) => `${method} ${path}`)
+  for (const operation of described) {
+    const [method = '', path = ''] = operation.split(' ')
+    const answer = await fetch(api.url + path.replace('{id}', '1'), { method: method.toUpperCase() })
+    expect(answer.status, operation).not.toBe(405)
+  }
+  for (const path of Object.keys(description.paths)) {
+    const { headers } = await fetch(api.url + path.replace('{id}', '1'), { method: 'OPTIONS' })
+    const own = headers
+      .get('allow')
+      ?.split(', ')
+      .filter((method) => !['HEAD', 'OPTIONS'].includes(method))
+    const inDescription = described.filter((d) => d.endsWith(` ${path}`)).map((d) => d.split(' ')[0]?.toUpperCase())
+    expect(inDescription.sort(), path).toEqual(own)
+  }
+})
+
+test('names each operation once', () => {
+  const ids = operations().map(({ operationId }) => operationId)
+  expect(new Set(ids).size).toBe(ids.length)
+  expect(ids.every((id) => /^[a-z][A-Za-z]+$/.test(id))).toBe(true)
+})
+
+test('has an example of every body, and each is valid', () => {
+  const ajv = new Ajv2020({ strict: false })
+  formats.default(ajv)
+  ajv.addSchema(description, 'openapi')
+  let examples = 0
+  for (const { operationId, requestBody, responses } of operations()) {
+    const contents = [requestBody, ...Object.values(responses)].flatMap((part) => Object.entries(part?.content ?? {}))
+    for (const [type, content] of contents as [
+      string,
+      { schema: object; examples?: Record<string, { value: unknown }> },
+    ][]) {
+      if (type === 'application/problem+json') continue
+      const schema = JSON.parse(JSON.stringify(content.schema).replaceAll('"#/', '"openapi#/'))
+      expect(content.examples, operationId).toBeDefined()
+      for (const { value } of Object.values(content.examples ?? {})) {
+        expect(ajv.validate(schema, value), `${operationId}: ${ajv.errorsText()}`).toBe(true)
+        examples++
+      }
+    }
+  }
+  expect(examples).toBeGreaterThan(8)
+})
+
+test('says what the schemas say', () => {
+  const { NewUser, User, Problem } = description.components.schemas
+  expect(NewUser).toMatchObject({ required: ['username', 'email'], additionalProperties: false })
+  expect(NewUser.properties.username).toMatchObject({ type: 'string', minLength: 1, maxLength: 80 })
+  expect(User.properties.id).toMatchObject({ type: 'integer', minimum: 1, maximum: Number.MAX_SAFE_INTEGER })
+  expect(Problem.required).toEqual(['type', 'title', 'status', 'detail', 'instance', 'requestId'])
+})

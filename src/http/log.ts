@@ -1,0 +1,38 @@
+import { randomUUID } from 'node:crypto'
+import { createMiddleware } from 'hono/factory'
+import { type Logger, pino } from 'pino'
+import type { Env } from './env.ts'
+
+export const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
+export type LogLevel = (typeof LOG_LEVELS)[number]
+
+/** JSON lines on standard output, one an event. */
+export const createLog = (level: LogLevel): Logger =>
+  pino({
+    level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label) => ({ level: label }) },
+  })
+
+const REQUEST_ID = /^[\w.:+/=-]{1,128}$/
+
+/** The caller's `X-Request-Id` where it can stand in a log as it is, else a new one. */
+export const requestIdOf = (given: string | undefined | null): string =>
+  given && REQUEST_ID.test(given) ? given : randomUUID()
+
+/** Gives each request its id and its log, and says the id in the answer. At level debug each request is a line. */
+export function requestLog(log: Logger) {
+  const accessLog = log.isLevelEnabled('debug')
+  return createMiddleware<Env>(async function requestLog(c, next) {
+    const requestId = requestIdOf(c.req.header('x-request-id'))
+    c.set('requestId', requestId)
+    c.set('log', log)
+    c.env.outgoing.setHeader('X-Request-Id', requestId)
+    if (!accessLog) return next()
+    const start = performance.now()
+    await next()
+    const ms = Math.round(performance.now() - start)
+    log.debug({ requestId, method: c.req.method, path: c.req.path, status: c.res.status, ms }, 'request')
+  })
+}

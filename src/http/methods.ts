@@ -1,0 +1,20 @@
+import type { Env as AnyEnv, Hono, Schema } from 'hono'
+import type { Env } from './env.ts'
+import { Problem } from './problem.ts'
+
+/** Answers OPTIONS, and 405 with `Allow` to every method that a path of `app` does not have (RFC 9110, section 15.5.6). */
+export function answerOtherMethods<S extends Schema>(app: Hono<Env & AnyEnv, S>) {
+  const methods = Map.groupBy(
+    app.routes.filter(({ method }) => method !== 'ALL'),
+    ({ path }) => path,
+  )
+  for (const [path, routes] of methods) {
+    const own = new Set(routes.map(({ method }) => method))
+    if (own.has('GET')) own.add('HEAD')
+    const Allow = [...own.add('OPTIONS')].sort().join(', ')
+    app.all(path, (c) => {
+      if (c.req.method === 'OPTIONS') return new Response(null, { status: 204, headers: { Allow } })
+      throw new Problem(405, `This path knows ${Allow}.`, { headers: { Allow } })
+    })
+  }
+}

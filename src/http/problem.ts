@@ -1,0 +1,105 @@
+import { STATUS_CODES } from 'node:http'
+import type { Context, ErrorHandler, NotFoundHandler } from 'hono'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import { z } from 'zod'
+import { DatabaseUnavailable } from '../db/unavailable.ts'
+import type { Env } from './env.ts'
+
+/** One thing that is wrong with a body: where (JSON Pointer, RFC 6901) and what. */
+export type Fault = { pointer: string; detail: string }
+
+/** Problem details (RFC 9457): what every error's body holds. */
+export const ProblemDetails = z
+  .object({
+    type: z.string().meta({ description: 'about:blank where the status says it all, else a name to rely on.' }),
+    title: z.string(),
+    status: z.int(),
+    detail: z.string(),
+    instance: z.string().meta({ description: 'The path of the request.' }),
+    requestId: z.string().meta({ description: 'As in the X-Request-Id header: the log has it, too.' }),
+    errors: z
+      .array(z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }))
+      .optional(),
+  })
+  .meta({ id: 'Problem', description: 'Problem details (RFC 9457).' })
+type ProblemDetails = z.output<typeof ProblemDetails>
+
+/** The names of problems that a program may want to tell apart although their status is the same. */
+export const ProblemType = {
+  validation: 'urn:problem-type:validation',
+  conflict: 'urn:problem-type:conflict',
+  idempotencyKeyReused: 'urn:problem-type:idempotency-key-reused',
+} as const
+
+export type ProblemOptions = {
+  type?: (typeof ProblemType)[keyof typeof ProblemType]
+  errors?: Fault[]
+  headers?: Record<string, string>
+}
+
+/** Thrown anywhere under the app to answer with problem details. */
+export class Problem extends Error {
+  readonly status: ContentfulStatusCode
+  readonly options: ProblemOptions
+
+  constructor(status: ContentfulStatusCode, detail: string, options: ProblemOptions = {}) {
+    super(detail)
+    this.status = status
+    this.options = options
+  }
+}
+
+export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
+const RETRY_AFTER_S = '1'
+
+/** The body of a problem. */
+export const problemDetails = (
+  status: number,
+  detail: string,
+  instance: string,
+  requestId: string,
+  { type, errors }: ProblemOptions = {},
+): ProblemDetails => ({
+  type: type ?? 'about:blank',
+  title: STATUS_CODES[status] ?? 'Error',
+  status,
+  detail,
+  instance,
+  requestId,
+  ...(errors && { errors }),
+})
+
+/** 503 that asks to come back: the database or this process cannot take the request now. */
+export const unavailableProblem = (detail: string) =>
+  new Problem(503, detail, { headers: { 'Retry-After': RETRY_AFTER_S } })
+
+export function problemResponse(c: Context<Env>, { status, message, options }: Problem): Response {
+  const body = problemDetails(status, message, c.req.path, c.get('requestId'), options)
+  return new Response(JSON.stringify(body), {
+    status,
+    headers: { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...options.headers },
+  })
+}
+
+/** What nothing else names: the person at the other end learns no more than the request's id. */
+function problemOf(error: Error): Problem {
+  if (error instanceof Problem) return error
+  if (!(error instanceof DatabaseUnavailable)) {
+    return new Problem(500, 'Something went wrong here. The log has more under this requestId.')
+  }
+  return error.lost
+    ? unavailableProblem('The database was lost on the way: a change may have been made or not. Repeat it to be sure.')
+    : unavailableProblem('The database cannot take this request now.')
+}
+
+export const onError: ErrorHandler<Env> = (error, c) => {
+  const problem = problemOf(error)
+  if (problem.status >= 500 && error !== problem) {
+    const entry = { err: error, requestId: c.get('requestId'), method: c.req.method, path: c.req.path }
+    if (problem.status === 500) c.get('log').error(entry, 'request failed')
+    else c.get('log').debug(entry, 'database unavailable')
+  }
+  return problemResponse(c, problem)
+}
+
+export const notFound: NotFoundHandler<Env> = (c) => problemResponse(c, new Problem(404, 'There is nothing here.'))

@@ -1,0 +1,114 @@
+import { zValidator } from '@hono/zod-validator'
+import type { Context, MiddlewareHandler } from 'hono'
+import { createMiddleware } from 'hono/factory'
+import type { z } from 'zod'
+import type { Env } from './env.ts'
+import { type Fault, Problem, ProblemType } from './problem.ts'
+
+type Issue = z.core.$ZodIssue
+
+const pointerOf = (path: readonly PropertyKey[]) =>
+  path.map((key) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+
+function faultsOf(issues: readonly Issue[]): Fault[] {
+  return issues.flatMap((issue) =>
+    issue.code === 'unrecognized_keys'
+      ? issue.keys.map((key) => ({ pointer: pointerOf([...issue.path, key]), detail: 'is not known here' }))
+      : [{ pointer: pointerOf(issue.path), detail: issue.message }],
+  )
+}
+
+const sync = { validationFunction: <S extends z.ZodType, V>(schema: S, value: V) => schema.safeParse(value) }
+
+/** Validates the path's parameters or the query: 400 names what is wrong. */
+export const valid = <T extends 'param' | 'query', S extends z.ZodObject>(target: T, schema: S) =>
+  zValidator(
+    target,
+    schema,
+    (result) => {
+      if (result.success) return
+      const faults = faultsOf(result.error.issues as readonly Issue[])
+      throw new Problem(400, faults.map(({ pointer, detail }) => `${pointer.slice(1)} ${detail}`).join('; '))
+    },
+    sync as never,
+  )
+
+/** No body of ours nests deeper than 2; JSON.parse itself knows no limit. */
+const DEPTH_MAX = 32
+
+function nestsTooDeep(json: string): boolean {
+  if (json.length <= 2 * DEPTH_MAX) return false
+  let depth = 0
+  let inString = false
+  for (let i = 0; i < json.length; i++) {
+    const code = json.charCodeAt(i)
+    if (inString) {
+      if (code === 92) i++
+      else if (code === 34) inString = false
+    } else if (code === 34) inString = true
+    else if (code === 91 || code === 123) {
+      if (++depth > DEPTH_MAX) return true
+    } else if (code === 93 || code === 125) depth--
+  }
+  return false
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+async function readJson(c: Context<Env>): Promise<unknown> {
+  const bytes = await c.req.arrayBuffer().catch((cause) => {
+    if (cause instanceof Problem || cause.name === 'BodyLimitError') throw cause
+    throw new Problem(400, 'The body ended before it was complete.')
+  })
+  let text: string
+  try {
+    text = utf8.decode(bytes)
+  } catch {
+    throw new Problem(400, 'The body is not valid UTF-8.')
+  }
+  if (text === '') throw new Problem(400, 'The body is empty: it must be JSON.')
+  if (nestsTooDeep(text)) throw new Problem(400, `The body nests deeper than ${DEPTH_MAX} levels.`)
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw new Problem(400, 'The body is not valid JSON.')
+  }
+}
+
+const parameters = (mediaType: string) => mediaType.split(';').map((part) => part.trim().toLowerCase())
+
+function checkMediaType(c: Context<Env>, accepted: readonly string[]) {
+  const [type = '', ...rest] = parameters(c.req.header('content-type') ?? '')
+  const charset = rest.find((parameter) => parameter.startsWith('charset='))
+  const coding = c.req.header('content-encoding') ?? 'identity'
+  if (accepted.includes(type) && (!charset || /^charset="?utf-?8"?$/.test(charset)) && coding === 'identity') return
+  const list = accepted.join(', ')
+  const detail = coding === 'identity' ? `The body must be ${list} in UTF-8.` : 'The body must not be compressed.'
+  // RFC 9110, section 15.5.16: the answer says what would have been taken.
+  const headers: Record<string, string> = coding === 'identity' ? { Accept: list } : { 'Accept-Encoding': 'identity' }
+  if (c.req.method === 'PATCH') headers['Accept-Patch'] = list
+  throw new Problem(415, detail, { headers })
+}
+
+type JsonInput<S extends z.ZodType> = { in: { json: z.input<S> }; out: { json: z.output<S> } }
+
+/**
+ * Validates a JSON body: 415 for another media type, 400 for what is not JSON in UTF-8, 422 with a JSON Pointer
+ * to each fault for what breaks the schema.
+ */
+export function validJson<S extends z.ZodType, P extends string = string>(
+  schema: S,
+  accepted: readonly string[] = ['application/json'],
+): MiddlewareHandler<Env, P, JsonInput<S>> {
+  return createMiddleware<Env, P, JsonInput<S>>(async function validJson(c, next) {
+    checkMediaType(c, accepted)
+    const result = schema.safeParse(await readJson(c))
+    if (!result.success) {
+      const errors = faultsOf(result.error.issues)
+      const detail = errors.map((fault) => `${fault.pointer.slice(1) || 'the body'} ${fault.detail}`).join('; ')
+      throw new Problem(422, detail, { type: ProblemType.validation, errors })
+    }
+    c.req.addValidatedData('json', result.data as object)
+    return next()
+  })
+}

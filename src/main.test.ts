@@ -1,0 +1,155 @@
+import { once } from 'node:events'
+import { Agent, get as httpGet } from 'node:http'
+import { connect, createServer } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { createTestDatabase, type TestDatabase } from '../test/database.ts'
+import { main } from '../test/process.ts'
+import { settings } from './config.ts'
+
+let database: TestDatabase
+beforeAll(async () => {
+  database = await createTestDatabase()
+})
+afterAll(() => database.drop())
+
+async function serve(env: Record<string, string> = {}) {
+  const api = main(['serve'], { DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
+  const [, port] = await api.printed(/"port":(\d+),"msg":"listening"/)
+  return { ...api, port: Number(port), url: `http://127.0.0.1:${port}` }
+}
+
+describe('the command line', () => {
+  test('--help names the commands and every setting', async () => {
+    const help = main(['--help'])
+    expect(await help.exited).toBe(0)
+    for (const word of ['serve', 'migrate', 'ensure-secret', ...settings.map(({ name }) => name)]) {
+      expect(help.stdout()).toContain(word)
+    }
+  })
+
+  test.each([
+    [['frobnicate'], {}, '"frobnicate" is not a command'],
+    [['serve', 'now'], {}, '"now" is one word too many'],
+    [['--port=3'], {}, '"--port=3" is not a command'],
+    [[], { PORT: 'abc' }, 'PORT must be a whole number from 0 to 65535.'],
+    [['migrate'], { DATABASE_URL: 'http://x' }, 'DATABASE_URL must be like postgres://'],
+  ])('%j %j is one sentence on stderr and exit code 2', async (args, env, sentence) => {
+    const wrong = main(args, env as Record<string, string>)
+    expect(await wrong.exited).toBe(2)
+    expect(wrong.stdout()).toBe('')
+    expect(wrong.stderr()).toContain(sentence)
+    expect(wrong.stderr().trimEnd().split('\n')).toHaveLength(1)
+  })
+
+  test('a port that is taken is one sentence and exit code 1', async () => {
+    const other = createServer().listen(0, '127.0.0.1')
+    await once(other, 'listening')
+    const { port } = other.address() as { port: number }
+    const api = main([], { DATABASE_URL: database.url, PORT: String(port), HOST: '127.0.0.1' })
+    expect(await api.exited).toBe(1)
+    expect(api.stderr()).toMatch(new RegExp(`^users-api: .*${port}.*\n$`))
+    other.close()
+  })
+})
+
+describe('starting', () => {
+  test('serves although the database is down, says so, and recovers when it comes', async () => {
+    const closed = createServer().listen(0, '127.0.0.1')
+    await once(closed, 'listening')
+    const { port } = closed.address() as { port: number }
+    closed.close()
+    await once(closed, 'close')
+    const target = new URL(database.url)
+    const through = new URL(database.url)
+    through.port = String(port)
+    const api = await serve({ DATABASE_URL: through.href, STARTUP_WAIT_MS: '200' })
+    expect((await fetch(`${api.url}/readyz`)).status).toBe(503)
+    const answer = await fetch(`${api.url}/users`)
+    expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1'])
+    expect((await fetch(`${api.url}/livez`)).status).toBe(200)
+
+    const proxy = createServer((socket) => {
+      const onward = connect(Number(target.port), '127.0.0.1')
+      socket.on('error', () => onward.destroy()).pipe(onward)
+      onward.on('error', () => socket.destroy()).pipe(socket)
+    }).listen(port, '127.0.0.1')
+    await api.printed(/database available/)
+    expect((await fetch(`${api.url}/readyz`)).status).toBe(200)
+    expect((await fetch(`${api.url}/users`)).status).toBe(200)
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+    proxy.close()
+  })
+
+  test('waits for the database before it listens', async () => {
+    const silent = createServer().listen(0, '127.0.0.1')
+    await once(silent, 'listening')
+    const url = new URL(database.url)
+    url.port = String((silent.address() as { port: number }).port)
+    const start = performance.now()
+    const api = await serve({ DATABASE_URL: url.href, STARTUP_WAIT_MS: '700' })
+    expect(performance.now() - start).toBeGreaterThan(700)
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+    silent.close()
+  })
+})
+
+describe('stopping', () => {
+  test('on SIGTERM it keeps answering for a moment, says 503 on /readyz, closes connections, and ends with 0', async () => {
+    const api = await serve({ DRAIN_DELAY_MS: '700' })
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    const get = async (path: string) => {
+      const request = httpGet(api.url + path, { agent })
+      const [response] = await once(request, 'response')
+      response.resume()
+      await once(response, 'end')
+      return { status: response.statusCode, connection: response.headers.connection }
+    }
+    expect(await get('/users')).toEqual({ status: 200, connection: 'keep-alive' })
+    api.process.kill('SIGTERM')
+    await api.printed(/"msg":"stopping"/)
+    expect(await get('/readyz')).toEqual({ status: 503, connection: 'close' })
+    expect(await get('/users')).toEqual({ status: 200, connection: 'close' })
+    expect(await get('/livez')).toEqual({ status: 200, connection: 'close' })
+    expect(await api.exited).toBe(0)
+    expect(api.stderr()).toBe('')
+    agent.destroy()
+  })
+
+  test('answers what is under way before it ends', async () => {
+    const api = await serve()
+    await database.sql`insert into users (username, email) values ('locked', 'locked@example.com')`
+    const [row] = await database.sql`select id from users where username = 'locked'`
+    let answer: Promise<Response> | undefined
+    await database.sql.begin(async (transaction) => {
+      await transaction`select 1 from users where id = ${row?.id} for update`
+      answer = fetch(`${api.url}/users/${row?.id}`, { method: 'DELETE' })
+      await sleep(200)
+      api.process.kill('SIGINT')
+      await api.printed(/"msg":"stopping"/)
+      await sleep(300)
+    })
+    expect((await answer)?.status).toBe(204)
+    expect(await api.exited).toBe(0)
+  })
+
+  test('cuts what does not end within the deadline', async () => {
+    const api = await serve({ SHUTDOWN_TIMEOUT_MS: '500', REQUEST_TIMEOUT_MS: '30000' })
+    const socket = connect(api.port, '127.0.0.1')
+    socket.write('POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{')
+    await sleep(100)
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+    socket.destroy()
+  })
+
+  test('ends at once on a second signal', async () => {
+    const api = await serve({ DRAIN_DELAY_MS: '20000' })
+    api.process.kill('SIGTERM')
+    await api.printed(/"msg":"stopping"/)
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(1)
+  })
+})

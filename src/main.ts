@@ -1,0 +1,89 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { createApp } from './app.ts'
+import { type Config, ConfigError, parseConfig, settings } from './config.ts'
+import { createDatabase } from './db/client.ts'
+import { createLog } from './http/log.ts'
+import { startServer } from './server.ts'
+import { createUserStore } from './users/store.ts'
+
+const USAGE = `Usage: node main.js [serve | migrate | ensure-secret]
+
+  serve          serve the API (the default)
+  migrate        bring the database to this release, and create the API's role if DB_API_USER is set
+  ensure-secret  in Kubernetes: create the database's Secret if there is none
+
+Settings are environment variables:
+
+${settings.map(({ name, meaning, fallback }) => `  ${name.padEnd(23)}${meaning}${fallback && ` (${fallback})`}`).join('\n')}
+`
+
+/** Beside `src` in the sources, and beside `dist` in a build. */
+const MIGRATIONS = fileURLToPath(new URL('../drizzle', import.meta.url))
+
+/** The first SIGTERM or SIGINT aborts the signal; the second ends the process at once. */
+function stopSignal(): AbortSignal {
+  const controller = new AbortController()
+  for (const name of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(name, () => (controller.signal.aborted ? process.exit(1) : controller.abort(name)))
+  }
+  return controller.signal
+}
+
+async function serve(config: Config) {
+  const stopping = stopSignal()
+  const log = createLog(config.logLevel)
+  const database = createDatabase({
+    ...config.database,
+    applicationName: 'users-api',
+    onChange: (failure) =>
+      failure ? log.warn({ reason: failure.message }, 'database unavailable') : log.info('database available'),
+  })
+  const users = createUserStore(database)
+  const app = createApp({ ...config.app, users, log, stopping, ping: database.ping })
+  await Promise.race([database.opened(), sleep(config.startupWaitMs)])
+  const server = await startServer({ ...config.server, fetch: app.fetch, stopping })
+  log.info({ port: server.port }, 'listening')
+  if (!stopping.aborted) await new Promise((resolve) => stopping.addEventListener('abort', resolve))
+  log.info({ signal: stopping.reason }, 'stopping')
+  await server.stop()
+  await database.close()
+  log.info('stopped')
+}
+
+async function migrate({ database, migrate: { waitMs, api } }: Config) {
+  const { migrate: run } = await import('./db/migrate.ts')
+  const applied = await run({ address: database.address, folder: MIGRATIONS, api, waitMs })
+  process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)
+}
+
+async function ensureSecret() {
+  const { ensureSecret: run, inClusterOptions } = await import('./kubernetes/ensure-secret.ts')
+  const options = inClusterOptions(process.env)
+  const outcome = await run(options)
+  process.stdout.write(`Secret ${options.namespace}/${options.name}: ${outcome}.\n`)
+}
+
+/** Ends with one sentence for a person: status 2 for a wrong call or setting, 1 for what could not be done. */
+function fail(error: unknown): never {
+  const usage = error instanceof ConfigError
+  process.stderr.write(`users-api: ${error instanceof Error ? error.message : error}\n`)
+  process.exit(usage ? 2 : 1)
+}
+
+async function main([command = 'serve', ...rest]: string[]) {
+  if (command === '--help' || command === '-h') return void process.stdout.write(USAGE)
+  if (rest.length > 0) throw new ConfigError(`"${rest[0]}" is one word too many: see --help.`)
+  switch (command) {
+    case 'serve':
+      return await serve(parseConfig(process.env))
+    case 'migrate':
+      return await migrate(parseConfig(process.env))
+    case 'ensure-secret':
+      return await ensureSecret()
+    default:
+      throw new ConfigError(`"${command}" is not a command: see --help.`)
+  }
+}
+
+await main(process.argv.slice(2)).then(() => process.exit(0), fail)

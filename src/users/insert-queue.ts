@@ -1,0 +1,116 @@
+import { sql } from 'drizzle-orm'
+import type { Database } from '../db/client.ts'
+import { arrayText, prepare, rfc3339 } from '../db/statement.ts'
+import { DatabaseUnavailable } from '../db/unavailable.ts'
+import type { NewUser } from './schemas.ts'
+import { users } from './table.ts'
+
+export type NewRow = NewUser & { key: string | null; hash: string | null }
+export type Inserted = { id: number; createdAt: string }
+type Entry = {
+  row: NewRow
+  /** What no other row of its statement may share. */
+  keys: string[]
+  resolve(inserted: Inserted | undefined): void
+  reject(error: unknown): void
+}
+
+/** Rows a statement inserts at most: long enough to share a commit, short enough to hold no lane for long. */
+const BATCH_MAX = 200
+/** Statements under way at a time: while they wait for the disk, the next rows gather. */
+const IN_FLIGHT_MAX = 2
+
+const { placeholder } = sql
+// Rows go in by username, so that two statements that meet take their keys in one order.
+const insert = prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(sql`
+  insert into ${users} (username, email, idempotency_key, idempotency_hash)
+  select * from unnest(${placeholder('usernames')}::text[], ${placeholder('emails')}::text[], ${placeholder('keys')}::text[], ${placeholder('hashes')}::text[])
+  on conflict do nothing
+  returning ${users.id}, ${users.username}, ${users.createdAt}`)
+
+const foldedOf = (value: string) => value.normalize('NFC').toUpperCase().toLowerCase()
+
+/**
+ * Inserts rows, those that wait at the same moment together in one statement and so in one commit. A lone row
+ * goes at once. Each caller gets its own answer: what was inserted, or undefined when another user has one of
+ * its keys. Rows that share a key go in different statements, the one that came first in the earlier.
+ */
+export function createInsertQueue(db: Database) {
+  let waiting: Entry[] = []
+  let inFlight = 0
+  let scheduled = false
+
+  /** The next rows that share no key, in the order in which they came; the others stay. */
+  function nextBatch(): Entry[] {
+    const taken = new Set<string>()
+    const batch: Entry[] = []
+    const left: Entry[] = []
+    for (const entry of waiting) {
+      const goes = batch.length < BATCH_MAX && !entry.keys.some((key) => taken.has(key))
+      ;(goes ? batch : left).push(entry)
+      for (const key of entry.keys) taken.add(key)
+    }
+    waiting = left
+    return batch
+  }
+
+  async function send(batch: Entry[]): Promise<void> {
+    const rows = batch.map(({ row }) => row).sort((a, b) => (a.username < b.username ? -1 : 1))
+    const inserted = await insert(db.write, {
+      usernames: arrayText(rows.map((row) => row.username)),
+      emails: arrayText(rows.map((row) => row.email)),
+      keys: arrayText(rows.map((row) => row.key)),
+      hashes: arrayText(rows.map((row) => row.hash)),
+    })
+    const answers = new Map<unknown, Inserted>()
+    for (const [id, username, createdAt] of inserted) {
+      answers.set(username, { id: Number(id), createdAt: rfc3339(createdAt as string) })
+    }
+    for (const { row, resolve } of batch) resolve(answers.get(row.username))
+  }
+
+  /** Whether the rows of a failed statement may go once more, one by one: none was inserted, and time is left. */
+  const oneMayHaveSpoiltIt = (error: unknown) =>
+    !(error instanceof DatabaseUnavailable) || error.code?.startsWith('40') === true
+
+  async function sendOrSplit(batch: Entry[]): Promise<void> {
+    try {
+      await send(batch)
+    } catch (error) {
+      if (batch.length > 1 && oneMayHaveSpoiltIt(error)) {
+        await Promise.all(batch.map((entry) => sendOrSplit([entry])))
+      } else {
+        for (const { reject } of batch) reject(error)
+      }
+    }
+  }
+
+  function pump() {
+    scheduled = false
+    while (inFlight < IN_FLIGHT_MAX && waiting.length > 0) {
+      inFlight++
+      void sendOrSplit(nextBatch()).finally(() => {
+        inFlight--
+        schedule()
+      })
+    }
+  }
+
+  /** At the end of this turn of the event loop, when all requests that came with it have been read. */
+  function schedule() {
+    if (scheduled || waiting.length === 0) return
+    scheduled = true
+    setImmediate(pump)
+  }
+
+  return {
+    add(row: NewRow): Promise<Inserted | undefined> {
+      const keys = [`u${foldedOf(row.username)}`, `e${foldedOf(row.email)}`]
+      if (row.key !== null) keys.push(`k${row.key}`)
+      return new Promise((resolve, reject) => {
+        waiting.push({ row, keys, resolve, reject })
+        schedule()
+      })
+    },
+  }
+}

@@ -1,0 +1,99 @@
+import fc from 'fast-check'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Api, startApi } from '../../test/api.ts'
+import { decodeCursor, encodeCursor } from './cursor.ts'
+import { NewUser } from './schemas.ts'
+import { MAX_ID } from './table.ts'
+
+let api: Api
+beforeAll(async () => {
+  api = await startApi()
+})
+afterAll(() => api.close())
+
+const name = fc.string({ unit: 'binary', minLength: 1, maxLength: 90 })
+
+test('any user that is accepted comes back as it was sent, and no other is accepted', async () => {
+  const user = fc.record({
+    username: fc.oneof(name, fc.string({ unit: 'grapheme', minLength: 1, maxLength: 30 })),
+    email: fc.oneof(
+      fc.emailAddress(),
+      name,
+      fc.tuple(name, name).map(([local, domain]) => `${local}@${domain}`),
+    ),
+  })
+  await fc.assert(
+    fc.asyncProperty(user, async (sent) => {
+      const created = await api.request('POST', '/users', sent)
+      expect(created.status, created.text).toBeOneOf(NewUser.safeParse(sent).success ? [201, 409] : [422])
+      if (created.status !== 201) return
+      const { id, createdAt } = created.body
+      const expected = {
+        id,
+        username: sent.username.normalize('NFC'),
+        email: sent.email,
+        createdAt,
+        updatedAt: createdAt,
+      }
+      expect(created.body).toEqual(expected)
+      expect((await api.request('GET', `/users/${id}`)).body).toEqual(expected)
+      const found = await api.request('GET', `/users?${new URLSearchParams({ username: sent.username })}`)
+      expect(found.body.users).toEqual([expected])
+    }),
+    { numRuns: 300 },
+  )
+})
+
+test('walking the pages while others insert and delete never repeats or loses a user that was there all along', async () => {
+  const create = async (username: string) => {
+    const { body } = await api.request('POST', '/users', { username, email: `${username}@example.com` })
+    return body.id as number
+  }
+  let run = 0
+  await fc.assert(
+    fc.asyncProperty(
+      fc.integer({ min: 1, max: 7 }),
+      fc.array(fc.constantFrom('insert', 'delete', 'page'), { minLength: 10, maxLength: 40 }),
+      async (limit, steps) => {
+        run++
+        const staying = [await create(`stay${run}a`), await create(`stay${run}b`)]
+        const passing = [await create(`pass${run}a`), await create(`pass${run}b`)]
+        staying.push(await create(`stay${run}c`))
+        const seen: number[] = []
+        let path: string | undefined = `/users?limit=${limit}`
+        const page = async () => {
+          if (!path) return
+          const { body } = await api.request('GET', path)
+          seen.push(...body.users.map((user: { id: number }) => user.id))
+          path = body.next ? `/users?limit=${limit}&cursor=${body.next}` : undefined
+        }
+        for (const [i, step] of steps.entries()) {
+          if (step === 'insert') passing.push(await create(`pass${run}n${i}`))
+          else if (step === 'page') await page()
+          else if (passing.length > 0) await api.request('DELETE', `/users/${passing.shift()}`)
+        }
+        while (path) await page()
+        expect(new Set(seen).size).toBe(seen.length)
+        expect(seen).toEqual(expect.arrayContaining(staying))
+        for (const id of [...staying, ...passing]) await api.request('DELETE', `/users/${id}`)
+      },
+    ),
+    { numRuns: 20 },
+  )
+})
+
+test('a cursor gives back the id that it was made of', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: MAX_ID }), (id) => {
+      expect(decodeCursor(encodeCursor(id))).toBe(id)
+    }),
+  )
+})
+
+test('nothing else is a cursor', () => {
+  fc.assert(
+    fc.property(fc.string(), (text) => {
+      expect(decodeCursor(text)).toBeUndefined()
+    }),
+  )
+})

@@ -1,0 +1,458 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Api, startApi } from '../../test/api.ts'
+
+let api: Api
+beforeAll(async () => {
+  api = await startApi({ MAX_BODY_BYTES: '300000' })
+})
+afterAll(() => api.close())
+
+let count = 0
+const newUser = () => {
+  count++
+  return { username: `user${count}`, email: `user${count}@example.com` }
+}
+const create = async (user = newUser()) => {
+  const answer = await api.request('POST', '/users', user)
+  expect(answer.status, answer.text).toBe(201)
+  return answer.body as ReturnType<typeof newUser> & { id: number; createdAt: string; updatedAt: string }
+}
+const json = { 'content-type': 'application/json' }
+
+describe('POST /users', () => {
+  test('creates a user and says where it is and at which version', async () => {
+    const user = newUser()
+    const { status, headers, body } = await api.request('POST', '/users', user)
+    expect(status).toBe(201)
+    expect(body).toEqual({ id: body.id, ...user, createdAt: body.createdAt, updatedAt: body.createdAt })
+    expect(body.createdAt).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/)
+    expect(Math.abs(Date.parse(body.createdAt) - Date.now())).toBeLessThan(60_000)
+    expect(headers.get('location')).toBe(`/users/${body.id}`)
+    expect(headers.get('etag')).toBe('"1"')
+    expect((await api.request('GET', `/users/${body.id}`)).body).toEqual(body)
+  })
+
+  test.each([
+    ['malformed', '{"username": Alice}'],
+    ['truncated', '{"username": "Alice", "email": "al'],
+    ['empty', ''],
+    ['invalid UTF-8', Buffer.from('{"username":"\xff\xfe","email":"a@example.com"}', 'latin1')],
+    ['followed by more', '{"username":"a","email":"a@example.com"} x'],
+    ['nested 100,000 deep', `${'['.repeat(100_000)}${']'.repeat(100_000)}`],
+    ['nested 20,000 deep in objects', `${'{"username":'.repeat(20_000)}1${'}'.repeat(20_000)}`],
+  ])('refuses JSON that is %s with 400', async (_, body) => {
+    expect((await api.request('POST', '/users', body, json)).status).toBe(400)
+  })
+
+  test('counts brackets in strings as text', async () => {
+    const username = '[{'.repeat(40)
+    expect((await api.request('POST', '/users', { ...newUser(), username })).status).toBe(201)
+  })
+
+  const email = 'bad@example.com'
+  test.each([
+    ['null', 'null', ['']],
+    ['an array', '[]', ['']],
+    ['a string', '"Alice"', ['']],
+    ['nothing in it', '{}', ['/username', '/email']],
+    ['no email', '{"username":"bad"}', ['/email']],
+    ['a number for a name', `{"username":1,"email":"${email}"}`, ['/username']],
+    ['null for a name', `{"username":null,"email":"${email}"}`, ['/username']],
+    ['an unknown member', `{"username":"bad","email":"${email}","admin":true}`, ['/admin']],
+    ['an unknown member that needs escaping', `{"username":"bad","email":"${email}","a/b~c":1}`, ['/a~1b~0c']],
+    ['__proto__', `{"username":"bad","email":"${email}","__proto__":{"admin":true}}`, ['/__proto__']],
+    ['constructor', `{"username":"bad","email":"${email}","constructor":1}`, ['/constructor']],
+    ['\\u0000 in the name', `{"username":"a\\u0000b","email":"${email}"}`, ['/username']],
+    ['\\u0000 in the email', '{"username":"bad","email":"a\\u0000@example.com"}', ['/email']],
+    ['a line feed', `{"username":"a\\nb","email":"${email}"}`, ['/username']],
+    ['a lone surrogate', `{"username":"a\\ud800b","email":"${email}"}`, ['/username']],
+    ['an empty name', `{"username":"","email":"${email}"}`, ['/username']],
+    ['only white space', `{"username":"   ","email":"${email}"}`, ['/username']],
+    ['only wide white space', `{"username":"\u3000\u2003","email":"${email}"}`, ['/username']],
+    ['white space at an end', `{"username":"bad ","email":"${email}"}`, ['/username']],
+    ['81 characters', `{"username":"${'x'.repeat(81)}","email":"${email}"}`, ['/username']],
+    ['81 astral characters', `{"username":"${'😀'.repeat(81)}","email":"${email}"}`, ['/username']],
+    ['an email of 255 characters', `{"username":"bad","email":"${'x'.repeat(60)}@${'y'.repeat(194)}"}`, ['/email']],
+    ['an email without @', '{"username":"bad","email":"example.com"}', ['/email']],
+    ['an email of white space', '{"username":"bad","email":"a b@example.com"}', ['/email']],
+  ])('refuses a body with %s with 422 and points at it', async (_, body, pointers) => {
+    const answer = await api.request('POST', '/users', body, json)
+    expect(answer.status).toBe(422)
+    expect(answer.body.type).toBe('urn:problem-type:validation')
+    expect([...new Set(answer.body.errors.map((error: { pointer: string }) => error.pointer))]).toEqual(pointers)
+    expect(answer.body.errors.every((error: { detail: string }) => error.detail.length > 5)).toBe(true)
+  })
+
+  test.each([
+    ['SQL', `Robert'); drop table users;--`],
+    ['HTML', '<script>alert("1")</script>&amp;'],
+    ['emoji', '👩‍👩‍👧‍👦 🏳️‍🌈'],
+    ['right to left', 'مرحبا עולם'],
+    ['80 astral characters', '😀'.repeat(80)],
+    ['array syntax', '{"a\\",NULL}'],
+    ['the word NULL', 'NULL'],
+    ['a backslash', 'a\\b"c'],
+  ])('takes %s as a name and gives it back byte for byte', async (_, username) => {
+    const { id } = await create({ ...newUser(), username })
+    const { text, body } = await api.request('GET', `/users/${id}`)
+    expect(body.username).toBe(username)
+    expect(text).toContain(JSON.stringify(username))
+  })
+
+  test('keeps an email of 254 characters as given', async () => {
+    const address = `${'X'.repeat(60)}@${'y'.repeat(193)}`
+    expect((await create({ ...newUser(), email: address })).email).toBe(address)
+  })
+
+  test.each([
+    ['the same name', { username: 'Ünïcode' }, ['/username']],
+    ['the name in another case', { username: 'ÜNÏCODE' }, ['/username']],
+    ['the name in another normal form', { username: 'Ünïcode'.normalize('NFD') }, ['/username']],
+    ['the email in another case', { email: 'TAKEN@EXAMPLE.com' }, ['/email']],
+    ['both', { username: 'ünïcode', email: 'Taken@example.com' }, ['/username', '/email']],
+  ])('answers 409 and names the field for %s', async (_, taken, pointers) => {
+    await api.request('POST', '/users', { username: 'Ünïcode', email: 'taken@example.com' })
+    const { status, body } = await api.request('POST', '/users', { ...newUser(), ...taken })
+    expect(status).toBe(409)
+    expect(body.type).toBe('urn:problem-type:conflict')
+    expect(body.errors.map((error: { pointer: string }) => error.pointer)).toEqual(pointers)
+  })
+
+  test('treats sharp s and SS as the same name, as Unicode case folding does', async () => {
+    await create({ ...newUser(), username: 'Straße' })
+    expect((await api.request('POST', '/users', { ...newUser(), username: 'STRASSE' })).status).toBe(409)
+  })
+
+  test.each([
+    ['text/plain', { 'content-type': 'text/plain' }],
+    ['none', { 'content-type': '' }],
+    ['a form', { 'content-type': 'application/x-www-form-urlencoded' }],
+    ['a merge patch', { 'content-type': 'application/merge-patch+json' }],
+    ['another charset', { 'content-type': 'application/json; charset=iso-8859-1' }],
+  ])('answers 415 to Content-Type %s and says what it takes', async (_, headers) => {
+    const answer = await api.request('POST', '/users', JSON.stringify(newUser()), headers)
+    expect(answer.status).toBe(415)
+    expect(answer.headers.get('accept')).toBe('application/json')
+  })
+
+  test('answers 415 to a compressed body', async () => {
+    const answer = await api.request('POST', '/users', 'x', { ...json, 'content-encoding': 'gzip' })
+    expect(answer.status).toBe(415)
+    expect(answer.headers.get('accept-encoding')).toBe('identity')
+  })
+
+  test('takes a charset and odd case in Content-Type', async () => {
+    const headers = { 'content-type': 'Application/JSON; Charset="UTF-8"' }
+    expect((await api.request('POST', '/users', JSON.stringify(newUser()), headers)).status).toBe(201)
+  })
+
+  test('answers 413 to a body over the limit that says its length', async () => {
+    const answer = await api.request('POST', '/users', 'x'.repeat(300_001), json)
+    expect(answer.status).toBe(413)
+  })
+
+  test('answers 413 to a body over the limit that comes in chunks', async () => {
+    const chunk = `1000\r\n${'x'.repeat(0x1000)}\r\n`
+    const answer = await api.raw(
+      `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${chunk.repeat(80)}0\r\n\r\n`,
+    )
+    expect(answer).toMatch(/^HTTP\/1.1 413 [\s\S]*application\/problem\+json/)
+  })
+
+  test('takes a body in chunks', async () => {
+    const body = JSON.stringify(newUser())
+    const answer = await api.raw(
+      `POST /users HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${body.length.toString(16)}\r\n${body}\r\n0\r\n\r\n`,
+    )
+    expect(answer).toMatch(/^HTTP\/1.1 201 /)
+  })
+
+  test('lets one of 50 equal requests win and answers 409 to the others', async () => {
+    const user = newUser()
+    const answers = await Promise.all(Array.from({ length: 50 }, () => api.request('POST', '/users', user)))
+    const statuses = answers.map(({ status }) => status).sort()
+    expect(statuses).toEqual([201, ...Array(49).fill(409)])
+  })
+})
+
+describe('Idempotency-Key', () => {
+  const post = (key: string, user: object) => api.request('POST', '/users', user, { ...json, 'idempotency-key': key })
+
+  test('gives the same 201 to the same key and body', async () => {
+    const user = newUser()
+    const first = await post('key-1', user)
+    const second = await post('key-1', user)
+    expect(first.status).toBe(201)
+    expect([second.status, second.text]).toEqual([201, first.text])
+    for (const name of ['etag', 'location']) expect(second.headers.get(name)).toBe(first.headers.get(name))
+  })
+
+  test('gives the same 201 even after the user was changed', async () => {
+    const user = newUser()
+    const first = await post('key-2', user)
+    await api.request('PUT', `/users/${first.body.id}`, newUser())
+    expect((await post('key-2', user)).text).toBe(first.text)
+  })
+
+  test('answers 422 to another body', async () => {
+    await post('key-3', newUser())
+    const { status, body } = await post('key-3', newUser())
+    expect([status, body.type]).toEqual([422, 'urn:problem-type:idempotency-key-reused'])
+  })
+
+  test('gives 20 equal requests at once the same 201', async () => {
+    const user = newUser()
+    const answers = await Promise.all(Array.from({ length: 20 }, () => post('key-4', user)))
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([201]))
+    expect(new Set(answers.map(({ text }) => text)).size).toBe(1)
+  })
+
+  test.each([
+    ['10 KB', 'x'.repeat(10_240)],
+    ['256 characters', 'x'.repeat(256)],
+    ['a space', 'a b'],
+    ['nothing', ''],
+    ['a letter outside ASCII', 'é'],
+  ])('answers 400 to a key of %s', async (_, key) => {
+    expect((await post(key, newUser())).status).toBe(400)
+  })
+})
+
+describe('GET /users/{id}', () => {
+  test.each(['abc', '1.5', '-1', '0', '1e3', '%00', '%zz', '01', '+1', '1%20', '٣', '0x1', '1,2', 'null'])(
+    'answers 400 to the id %s',
+    async (id) => {
+      for (const method of ['GET', 'DELETE']) expect((await api.request(method, `/users/${id}`)).status).toBe(400)
+      expect((await api.request('PUT', `/users/${id}`, newUser())).status).toBe(400)
+    },
+  )
+
+  test.each(['999999999', '9007199254740991', '9007199254740993', '9223372036854775808', '9'.repeat(500)])(
+    'answers 404 to the id %s',
+    async (id) => {
+      for (const method of ['GET', 'DELETE']) expect((await api.request(method, `/users/${id}`)).status).toBe(404)
+      expect((await api.request('PUT', `/users/${id}`, newUser())).status).toBe(404)
+      expect((await api.request('PATCH', `/users/${id}`, {})).status).toBe(404)
+    },
+  )
+
+  test('answers 304 to If-None-Match of the version, 200 of another', async () => {
+    const { id } = await create()
+    const get = (tags: string) => api.request('GET', `/users/${id}`, undefined, { 'if-none-match': tags })
+    for (const tags of ['"1"', 'W/"1"', '"7", "1"', '*']) {
+      const answer = await get(tags)
+      expect([answer.status, answer.text, answer.headers.get('etag')], tags).toEqual([304, '', '"1"'])
+    }
+    expect((await get('"2"')).status).toBe(200)
+    expect((await get('1')).status).toBe(400)
+  })
+
+  test('answers 412 to an If-Match that does not hold', async () => {
+    const { id } = await create()
+    const get = (tags: string) => api.request('GET', `/users/${id}`, undefined, { 'if-match': tags })
+    expect((await get('"2"')).status).toBe(412)
+    expect((await get('"1"')).status).toBe(200)
+  })
+
+  test('HEAD answers like GET, without the body', async () => {
+    const { id } = await create()
+    const { status, headers, text } = await api.request('HEAD', `/users/${id}`)
+    expect([status, headers.get('etag'), text]).toEqual([200, '"1"', ''])
+    expect((await api.request('HEAD', '/users/999999999')).status).toBe(404)
+    expect((await api.request('HEAD', '/users')).status).toBe(200)
+  })
+})
+
+describe('PUT /users/{id}', () => {
+  test('replaces username and email and counts the version up', async () => {
+    const before = await create()
+    const user = newUser()
+    const { status, headers, body } = await api.request('PUT', `/users/${before.id}`, user)
+    expect([status, headers.get('etag')]).toEqual([200, '"2"'])
+    expect(body).toEqual({ ...before, ...user, updatedAt: body.updatedAt })
+    expect(body.updatedAt >= before.updatedAt).toBe(true)
+  })
+
+  test('lets a user keep its own names, in another case too', async () => {
+    const { id, username, email } = await create()
+    const user = { username: username.toUpperCase(), email }
+    expect((await api.request('PUT', `/users/${id}`, user)).body).toMatchObject(user)
+  })
+
+  test('answers 409 and names the field that another user has', async () => {
+    const [other, { id, username }] = [await create(), await create()]
+    const byEmail = await api.request('PUT', `/users/${id}`, { username, email: other.email.toUpperCase() })
+    expect([byEmail.status, byEmail.body.errors[0].pointer]).toEqual([409, '/email'])
+    const byName = await api.request('PATCH', `/users/${id}`, { username: other.username })
+    expect([byName.status, byName.body.errors[0].pointer]).toEqual([409, '/username'])
+  })
+
+  test('needs both members', async () => {
+    const { id } = await create()
+    const { status, body } = await api.request('PUT', `/users/${id}`, { username: 'only' })
+    expect([status, body.errors[0].pointer]).toEqual([422, '/email'])
+  })
+
+  test('answers 412 to a stale If-Match and changes nothing', async () => {
+    const before = await create()
+    const put = (tags: string) => api.request('PUT', `/users/${before.id}`, newUser(), { ...json, 'if-match': tags })
+    for (const tags of ['"2"', 'W/"1"', '"abc"', '"2", "3"']) expect((await put(tags)).status, tags).toBe(412)
+    expect((await api.request('GET', `/users/${before.id}`)).body).toEqual(before)
+    expect((await put('"9", "1"')).status).toBe(200)
+    expect((await put('*')).status).toBe(200)
+  })
+
+  test('answers 404, not 412, where there is no user', async () => {
+    for (const tags of ['"1"', '*']) {
+      const answer = await api.request('PUT', '/users/999999999', newUser(), { ...json, 'if-match': tags })
+      expect(answer.status).toBe(404)
+    }
+  })
+
+  test.each(['1', '"1', 'abc', '"1" "2"', ''])('answers 400 to the If-Match %s', async (tags) => {
+    const { id } = await create()
+    for (const method of ['PUT', 'PATCH']) {
+      expect((await api.request(method, `/users/${id}`, newUser(), { ...json, 'if-match': tags })).status).toBe(400)
+    }
+    expect((await api.request('DELETE', `/users/${id}`, undefined, { 'if-match': tags })).status).toBe(400)
+  })
+
+  test('lets one of 50 changes from the same version win and answers 412 to the others', async () => {
+    const { id } = await create()
+    const answers = await Promise.all(
+      Array.from({ length: 50 }, () => api.request('PUT', `/users/${id}`, newUser(), { ...json, 'if-match': '"1"' })),
+    )
+    expect(answers.map(({ status }) => status).sort()).toEqual([200, ...Array(49).fill(412)])
+  })
+})
+
+describe('PATCH /users/{id}', () => {
+  test.each(['application/json', 'application/merge-patch+json'])('changes what it names, as %s', async (type) => {
+    const before = await create()
+    const { username } = newUser()
+    const patch = JSON.stringify({ username })
+    const { status, body, headers } = await api.request('PATCH', `/users/${before.id}`, patch, { 'content-type': type })
+    expect([status, headers.get('etag')]).toEqual([200, '"2"'])
+    expect(body).toEqual({ ...before, username, updatedAt: body.updatedAt })
+  })
+
+  test('of {} changes nothing', async () => {
+    const before = await create()
+    const { status, body, headers } = await api.request('PATCH', `/users/${before.id}`, {})
+    expect([status, body, headers.get('etag')]).toEqual([200, before, '"1"'])
+    const stale = await api.request('PATCH', `/users/${before.id}`, {}, { ...json, 'if-match': '"2"' })
+    expect(stale.status).toBe(412)
+  })
+
+  test('answers 422 to null: neither member can be removed', async () => {
+    const { id } = await create()
+    const { status, body } = await api.request('PATCH', `/users/${id}`, { email: null })
+    expect([status, body.errors[0].pointer]).toEqual([422, '/email'])
+  })
+
+  test('answers 415 to a JSON Patch and says what it takes', async () => {
+    const { id } = await create()
+    const headers = { 'content-type': 'application/json-patch+json' }
+    const answer = await api.request('PATCH', `/users/${id}`, '[]', headers)
+    expect([answer.status, answer.headers.get('accept-patch')]).toEqual([
+      415,
+      'application/merge-patch+json, application/json',
+    ])
+  })
+})
+
+describe('DELETE /users/{id}', () => {
+  test('answers 204, then 404', async () => {
+    const { id } = await create()
+    const first = await api.request('DELETE', `/users/${id}`)
+    expect([first.status, first.text]).toEqual([204, ''])
+    expect((await api.request('DELETE', `/users/${id}`)).status).toBe(404)
+    expect((await api.request('GET', `/users/${id}`)).status).toBe(404)
+  })
+
+  test('answers 412 to a stale If-Match and deletes nothing', async () => {
+    const { id } = await create()
+    const remove = (tags: string) => api.request('DELETE', `/users/${id}`, undefined, { 'if-match': tags })
+    expect((await remove('"2"')).status).toBe(412)
+    expect((await api.request('GET', `/users/${id}`)).status).toBe(200)
+    expect((await remove('"1"')).status).toBe(204)
+  })
+
+  test('frees the names', async () => {
+    const { id, username, email } = await create()
+    await api.request('DELETE', `/users/${id}`)
+    expect((await create({ username, email })).id).toBeGreaterThan(id)
+  })
+})
+
+describe('GET /users', () => {
+  test('walks all users by id, following next and Link alike', async () => {
+    for (let i = 0; i < 5; i++) await create()
+    const all = (await api.request('GET', '/users?limit=1000')).body.users as { id: number }[]
+    const walked: { id: number }[] = []
+    let path: string | undefined = '/users?limit=2'
+    while (path) {
+      const { body, headers } = await api.request('GET', path)
+      walked.push(...body.users)
+      const link = headers.get('link')
+      expect(link === null).toBe(body.next === null)
+      path = link ? /^<(.*)>; rel="next"$/.exec(link)?.[1] : undefined
+      if (path) expect(path).toBe(`/users?limit=2&cursor=${body.next}`)
+    }
+    expect(walked).toEqual(all)
+    expect(all.map(({ id }) => id)).toEqual(all.map(({ id }) => id).toSorted((a, b) => a - b))
+  })
+
+  test('has no next where the last page is full', async () => {
+    const total = (await api.request('GET', '/users?limit=1000')).body.users.length
+    expect((await api.request('GET', `/users?limit=${total}`)).body.next).toBe(null)
+    expect((await api.request('GET', `/users?limit=${total - 1}`)).body.next).not.toBe(null)
+  })
+
+  test('looks up by username or email, whatever the case', async () => {
+    const user = await create({ username: 'Look&Up=1', email: 'Look+up@example.com' })
+    const find = async (query: Record<string, string>) =>
+      (await api.request('GET', `/users?${new URLSearchParams(query)}`)).body
+    for (const query of [
+      { username: user.username },
+      { username: 'LOOK&UP=1' },
+      { email: 'look+UP@example.com' },
+      { username: 'look&up=1', email: user.email },
+    ]) {
+      expect(await find(query)).toEqual({ users: [user], next: null })
+    }
+    expect(await find({ username: 'Look' })).toEqual({ users: [], next: null })
+    expect(await find({ username: user.username, email: 'other@example.com' })).toEqual({ users: [], next: null })
+  })
+
+  test.each([
+    'limit=0',
+    'limit=-1',
+    'limit=abc',
+    'limit=1e9',
+    'limit=1001',
+    'limit=1.5',
+    'limit=',
+    'limit=1&limit=2',
+    'cursor=',
+    'cursor=abc',
+    'cursor=AQAAAAAAAAABAAAAAA',
+    'cursor=%00',
+    'cursor=x&cursor=y',
+    'username=a&username=b',
+    'username=a%00b',
+    'email=%0a',
+    'page=2',
+  ])('answers 400 to ?%s', async (query) => {
+    expect((await api.request('GET', `/users?${query}`)).status).toBe(400)
+  })
+
+  test('answers 400 to a cursor that was tampered with, at every character', async () => {
+    const { next } = (await api.request('GET', '/users?limit=1')).body
+    for (let i = 0; i < next.length; i++) {
+      const tampered = next.slice(0, i) + (next[i] === 'A' ? 'B' : 'A') + next.slice(i + 1)
+      expect((await api.request('GET', `/users?cursor=${tampered}`)).status, tampered).toBe(400)
+    }
+    expect((await api.request('GET', `/users?cursor=${next}`)).status).toBe(200)
+  })
+})

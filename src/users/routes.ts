@@ -1,0 +1,108 @@
+import { Hono } from 'hono'
+import { entityTag, ifMatch, ifNoneMatch } from '../http/conditional.ts'
+import type { Env } from '../http/env.ts'
+import { json } from '../http/json.ts'
+import { Problem, ProblemType } from '../http/problem.ts'
+import { valid, validJson } from '../http/validate.ts'
+import { LIMIT_DEFAULT, ListQuery, NewUser, UserId, UserPatch } from './schemas.ts'
+import type { Conflict, StoredUser, UserStore } from './store.ts'
+
+/** What a patch may be sent as. */
+export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
+
+/** A user's answer may be kept, but asked for again each time: another request may have changed it. */
+const CACHE = { 'Cache-Control': 'private, no-cache' }
+const tagged = ({ version }: StoredUser) => ({ ...CACHE, ETag: entityTag(version) })
+
+const missing = () => new Problem(404, 'There is no user with this id.')
+const stale = () => new Problem(412, 'The user is not, or no longer, at the version that If-Match names.')
+
+function taken({ fields }: Conflict): Problem {
+  const errors = fields.map((field) => ({ pointer: `/${field}`, detail: 'is taken by another user' }))
+  const detail = `Another user has this ${fields.join(' and this ')}.`
+  return new Problem(409, detail, { type: ProblemType.conflict, errors })
+}
+
+/** The answer to a change that was made, or the problem that says why it was not. */
+function changed<R extends { outcome: string }>(result: R | Conflict | { outcome: 'missing' | 'stale' }) {
+  if (result.outcome === 'missing') throw missing()
+  if (result.outcome === 'stale') throw stale()
+  if (result.outcome === 'conflict') throw taken(result as Conflict)
+  return result as Exclude<R, { outcome: 'missing' | 'stale' | 'conflict' }>
+}
+
+/** Printable ASCII, as the field's draft (draft-ietf-httpapi-idempotency-key-header) allows at most. */
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
+
+function idempotencyKey(value: string | undefined): string | undefined {
+  if (value === undefined || IDEMPOTENCY_KEY.test(value)) return value
+  throw new Problem(400, 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.')
+}
+
+/** The routes under `/users`. */
+export const userRoutes = (store: UserStore) =>
+  new Hono<Env>()
+    .get('/', valid('query', ListQuery), async (c) => {
+      const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
+      const page = await store.list({ limit, after, username, email })
+      const headers: Record<string, string> = { ...CACHE, Vary: 'Accept' }
+      if (page.next !== null) {
+        const query = new URLSearchParams({ ...c.req.query(), cursor: page.next })
+        headers.Link = `<${c.req.path}?${query}>; rel="next"`
+      }
+      return json(c, page, 200, headers)
+    })
+
+    .post('/', validJson(NewUser), async (c) => {
+      const key = idempotencyKey(c.req.header('idempotency-key'))
+      const result = await store.create(c.req.valid('json'), key)
+      if (result.outcome === 'conflict') throw taken(result)
+      if (result.outcome === 'key-reused') {
+        const detail = 'This Idempotency-Key has created a user from another body.'
+        throw new Problem(422, detail, { type: ProblemType.idempotencyKeyReused })
+      }
+      return json(c, result.user, 201, { ...tagged(result), Location: `/users/${result.user.id}` })
+    })
+
+    .get('/:id', valid('param', UserId), async (c) => {
+      const { id } = c.req.valid('param')
+      const found = id === null ? undefined : await store.get(id)
+      if (!found) throw missing()
+      const versions = ifMatch(c.req.header('if-match'))
+      if (versions && !versions.includes(found.version)) throw stale()
+      if (ifNoneMatch(c.req.header('if-none-match'), found.version)) {
+        return new Response(null, { status: 304, headers: tagged(found) }) as never
+      }
+      return json(c, found.user, 200, tagged(found))
+    })
+
+    .put('/:id', valid('param', UserId), validJson(NewUser), async (c) => {
+      const { id } = c.req.valid('param')
+      const versions = ifMatch(c.req.header('if-match'))
+      if (id === null) throw missing()
+      const result = changed(await store.update(id, c.req.valid('json'), versions))
+      return json(c, result.user, 200, tagged(result))
+    })
+
+    .patch('/:id', valid('param', UserId), validJson(UserPatch, PATCH_MEDIA_TYPES), async (c) => {
+      const { id } = c.req.valid('param')
+      const versions = ifMatch(c.req.header('if-match'))
+      if (id === null) throw missing()
+      const patch = c.req.valid('json')
+      if (patch.username === undefined && patch.email === undefined) {
+        const found = await store.get(id)
+        if (!found) throw missing()
+        if (versions && !versions.includes(found.version)) throw stale()
+        return json(c, found.user, 200, tagged(found))
+      }
+      const result = changed(await store.update(id, patch, versions))
+      return json(c, result.user, 200, tagged(result))
+    })
+
+    .delete('/:id', valid('param', UserId), async (c) => {
+      const { id } = c.req.valid('param')
+      const versions = ifMatch(c.req.header('if-match'))
+      if (id === null) throw missing()
+      changed(await store.remove(id, versions))
+      return c.body(null, 204)
+    })

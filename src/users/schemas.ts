@@ -1,0 +1,112 @@
+import { z } from 'zod'
+import { decodeCursor } from './cursor.ts'
+import { MAX_ID } from './table.ts'
+
+export const USERNAME_MAX_LENGTH = 80
+export const EMAIL_MAX_LENGTH = 254
+export const LIMIT_MAX = 1000
+export const LIMIT_DEFAULT = 100
+
+/** Length in Unicode code points, as PostgreSQL and JSON Schema count it; the `maximum` of code units spares long strings. */
+const lengthUpTo = (maximum: number) => (value: string) => value.length <= maximum || [...value].length <= maximum
+
+const text = z.string({ error: 'must be a string' }).refine((value) => value.isWellFormed(), {
+  error: 'must be well-formed Unicode: it has a lone surrogate',
+  abort: true,
+})
+
+/** PostgreSQL's text cannot hold U+0000, and nobody's name has the others. */
+const isPlain = (value: string) => !/\p{Cc}/u.test(value)
+const PLAIN = 'must not have control characters'
+
+const username = text
+  .normalize('NFC')
+  .refine(isPlain, PLAIN)
+  .refine((value) => value !== '', 'must not be empty')
+  .refine((value) => value === value.trim(), 'must not start or end with white space')
+  .refine(lengthUpTo(USERNAME_MAX_LENGTH), `must have at most ${USERNAME_MAX_LENGTH} characters`)
+  .meta({
+    description: 'Unique, whatever its case. Kept in Unicode normal form C.',
+    minLength: 1,
+    maxLength: USERNAME_MAX_LENGTH,
+    examples: ['Alice'],
+  })
+
+const email = text
+  .refine(isPlain, PLAIN)
+  .refine(lengthUpTo(EMAIL_MAX_LENGTH), `must have at most ${EMAIL_MAX_LENGTH} characters`)
+  .refine((value) => z.regexes.unicodeEmail.test(value), 'must be an email address')
+  .meta({
+    description: 'Unique, whatever its case. Kept as given.',
+    minLength: 3,
+    maxLength: EMAIL_MAX_LENGTH,
+    examples: ['alice@example.com'],
+  })
+
+const body = { error: 'must be a JSON object' }
+
+/** The body of POST and PUT. */
+export const NewUser = z.strictObject({ username, email }, body).meta({ id: 'NewUser' })
+
+/** The body of PATCH: a JSON merge patch (RFC 7396). Neither member can be removed, so `null` is refused. */
+export const UserPatch = z
+  .strictObject({ username: username.optional(), email: email.optional() }, body)
+  .meta({ id: 'UserPatch', description: 'A JSON merge patch (RFC 7396).' })
+
+const time = z.iso
+  .datetime({ precision: 3 })
+  .meta({ description: 'RFC 3339, UTC, milliseconds.', examples: ['2026-01-02T03:04:05.678Z'] })
+
+export const User = z
+  .object({
+    id: z
+      .int()
+      .min(1)
+      .max(MAX_ID)
+      .meta({ examples: [1] }),
+    username,
+    email,
+    createdAt: time,
+    updatedAt: time,
+  })
+  .meta({ id: 'User' })
+
+export const UserPage = z
+  .object({
+    users: z.array(User),
+    next: z.string().nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
+  })
+  .meta({ id: 'UserPage' })
+
+/** `/users/{id}`: an id in its one decimal form. One that no row can have passes, as null, and is simply not found. */
+export const UserId = z.object({
+  id: z
+    .string()
+    .regex(/^[1-9][0-9]*$/, 'must be a positive whole number')
+    .transform((id) => (Number.isSafeInteger(Number(id)) ? Number(id) : null)),
+})
+
+const once = (what: string) => z.string({ error: `must be given once, as ${what}` })
+
+/** The query of `GET /users`. */
+export const ListQuery = z.strictObject({
+  limit: once('a number')
+    .regex(/^[1-9][0-9]{0,3}$/, `must be a whole number from 1 to ${LIMIT_MAX}`)
+    .transform(Number)
+    .refine((limit) => limit <= LIMIT_MAX, `must be a whole number from 1 to ${LIMIT_MAX}`)
+    .optional(),
+  cursor: once('a cursor')
+    .transform((cursor, context) => {
+      const id = decodeCursor(cursor)
+      if (id === undefined) context.addIssue('is not a cursor of this service: take `next` of the page before')
+      return id ?? 0
+    })
+    .optional(),
+  username: once('text').refine(isPlain, PLAIN).optional(),
+  email: once('text').refine(isPlain, PLAIN).optional(),
+})
+export type ListQuery = z.output<typeof ListQuery>
+
+export type User = z.output<typeof User>
+export type NewUser = z.output<typeof NewUser>
+export type UserPatch = z.output<typeof UserPatch>

@@ -1,0 +1,38 @@
+import { type SQL, sql } from 'drizzle-orm'
+import { bigint, check, integer, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core'
+
+/** Identity values stay within what a JSON number holds exactly (RFC 8259, section 6). */
+export const MAX_ID = Number.MAX_SAFE_INTEGER
+
+/** What makes two values the same user: neither case nor Unicode normal form counts (Unicode 16, section 3.13.5). */
+export const folded = (value: unknown): SQL =>
+  sql`casefold(normalize(${value}, nfc) collate pg_catalog.pg_unicode_fast)`
+
+const time = (name: string) =>
+  timestamp(name, { precision: 3, withTimezone: true, mode: 'string' }).notNull().defaultNow()
+
+export const users = pgTable(
+  'users',
+  {
+    id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ maxValue: MAX_ID }),
+    username: text().notNull(),
+    email: text().notNull(),
+    version: integer().notNull().default(1),
+    idempotencyKey: text('idempotency_key'),
+    idempotencyHash: text('idempotency_hash'),
+    createdAt: time('created_at'),
+    updatedAt: time('updated_at'),
+  },
+  (t) => [
+    uniqueIndex('users_username_key').on(folded(t.username)),
+    uniqueIndex('users_email_key').on(folded(t.email)),
+    uniqueIndex('users_idempotency_key').on(t.idempotencyKey).where(sql`${t.idempotencyKey} is not null`),
+    check('users_username_check', sql`char_length(${t.username}) between 1 and 80 and ${t.username} is nfc normalized`),
+    check(
+      'users_username_plain',
+      sql`${t.username} = btrim(${t.username}) and ${t.username} !~ '[\\u0001-\\u001f\\u007f-\\u009f]'`,
+    ),
+    check('users_email_check', sql`char_length(${t.email}) between 3 and 254 and position('@' in ${t.email}) > 1`),
+    check('users_version_check', sql`${t.version} > 0`),
+  ],
+)

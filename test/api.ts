@@ -1,0 +1,73 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { createApp } from '../src/app.ts'
+import { parseConfig } from '../src/config.ts'
+import { createDatabase } from '../src/db/client.ts'
+import { createLog } from '../src/http/log.ts'
+import { startServer } from '../src/server.ts'
+import { createUserStore } from '../src/users/store.ts'
+import { createContract } from './contract.ts'
+import { createTestDatabase, type TestDatabase } from './database.ts'
+
+// biome-ignore lint/suspicious/noExplicitAny: tests look into bodies of every shape.
+export type Answer = { status: number; headers: Headers; text: string; body: any }
+
+export type Api = {
+  url: string
+  port: number
+  database: TestDatabase
+  /** Sends a request; a body that is an object goes as JSON. The answer is checked against /openapi.json. */
+  request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
+  /** Sends bytes as they are and collects what comes back until the connection closes. */
+  raw(bytes: string | Buffer): Promise<string>
+  close(): Promise<void>
+}
+
+/** The service as `serve` runs it, on a free port and a database of its own; `env` changes settings. */
+export async function startApi(env: Record<string, string> = {}): Promise<Api> {
+  const database = await createTestDatabase()
+  const config = parseConfig({ DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
+  const stopping = new AbortController()
+  const db = createDatabase({ ...config.database, applicationName: 'test' })
+  const app = createApp({
+    ...config.app,
+    users: createUserStore(db),
+    log: createLog('silent'),
+    ping: db.ping,
+    stopping: stopping.signal,
+  })
+  const server = await startServer({ ...config.server, fetch: app.fetch, stopping: stopping.signal })
+  const url = `http://127.0.0.1:${server.port}`
+  const check = createContract((await (await fetch(`${url}/openapi.json`)).json()) as never)
+
+  return {
+    url,
+    port: server.port,
+    database,
+    async request(method, path, body, headers = {}) {
+      const json = typeof body === 'object' && body !== null && !(body instanceof Uint8Array)
+      const init: RequestInit = { method, headers: { ...(json && { 'content-type': 'application/json' }), ...headers } }
+      if (body !== undefined) init.body = json ? JSON.stringify(body) : (body as string)
+      const response = await fetch(url + path, init)
+      const text = await response.text()
+      const mediaType = response.headers.get('content-type')?.split(';')[0] ?? ''
+      check(method, path, response.status, mediaType, text)
+      const parsed = /json$/.test(mediaType) && text ? JSON.parse(text) : undefined
+      return { status: response.status, headers: response.headers, text, body: parsed }
+    },
+    async raw(bytes) {
+      const socket = connect(server.port, '127.0.0.1').setEncoding('utf8')
+      let text = ''
+      socket.on('data', (chunk) => (text += chunk)).on('error', () => {})
+      socket.write(bytes)
+      await once(socket, 'close')
+      return text
+    },
+    async close() {
+      stopping.abort()
+      await server.stop()
+      await db.close()
+      await database.drop()
+    },
+  }
+}

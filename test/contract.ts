@@ -1,0 +1,33 @@
+import { Ajv2020 } from 'ajv/dist/2020.js'
+import formats from 'ajv-formats'
+import { expect } from 'vitest'
+
+type Described = { responses: Record<string, { content?: Record<string, { schema: object }> }> }
+type Description = { paths: Record<string, Record<string, Described>> }
+
+/** Checks answers against the service's own description: status, media type and body must be what it says. */
+export function createContract(description: Description) {
+  const ajv = new Ajv2020({ strict: false, validateFormats: true })
+  formats.default(ajv)
+  ajv.addSchema(description, 'openapi')
+  const paths = Object.keys(description.paths).map((path) => ({
+    path,
+    pattern: new RegExp(`^${path.replace(/\{\w+\}/g, '[^/]+')}$`),
+  }))
+
+  return function check(method: string, target: string, status: number, mediaType: string, text: string) {
+    const path = paths.find(({ pattern }) => pattern.test(target.split('?')[0] ?? ''))?.path
+    const operation = path && description.paths[path]?.[method === 'HEAD' ? 'get' : method.toLowerCase()]
+    let schema: object = { $ref: 'openapi#/components/schemas/Problem' }
+    if (operation) {
+      const response = operation.responses[status]
+      expect(response, `${method} ${path} does not describe ${status}`).toBeDefined()
+      const content = response?.content?.[mediaType]
+      if (!response?.content || method === 'HEAD') return expect(text, 'body').toBe('')
+      expect(content, `${method} ${path} ${status} does not describe ${mediaType}`).toBeDefined()
+      schema = JSON.parse(JSON.stringify(content?.schema).replaceAll('"#/', '"openapi#/'))
+    } else if (status < 400) return
+    const validate = ajv.compile(schema)
+    expect(validate(JSON.parse(text)), `${ajv.errorsText(validate.errors)} in ${text}`).toBe(true)
+  }
+}
