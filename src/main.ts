@@ -51,13 +51,20 @@ async function serve(config: Config) {
   log.info('stopped')
 }
 
+/** A command that only works to an end stops at once: as process 1 of a container it would else ignore the signal. */
+function stopAtOnce() {
+  for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => process.exit(1))
+}
+
 async function migrate({ database, migrate: { waitMs, api } }: Config) {
+  stopAtOnce()
   const { migrate: run } = await import('./db/migrate.ts')
   const applied = await run({ address: database.address, folder: MIGRATIONS, api, waitMs })
   process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)
 }
 
 async function ensureSecret() {
+  stopAtOnce()
   const { ensureSecret: run, inClusterOptions } = await import('./kubernetes/ensure-secret.ts')
   const options = inClusterOptions(process.env)
   const outcome = await run(options)

@@ -51,6 +51,22 @@ const asText = (value: unknown) => value
 /** A connection in use: a postgres.js client of one connection that is never let reconnect, for here we know when and why. */
 type Session = { sql: postgres.Sql; end(graceful: boolean): Promise<void> }
 
+/** postgres.js sends what it has at once when it is 1 KiB; we wait for the rest of this turn of the event loop. */
+const BURST_BYTES = 1024
+
+/** Statements that come in one turn leave in one system call, and wake the backend once. */
+function gatherWrites(socket: Socket) {
+  const write = socket.write.bind(socket) as (chunk: Uint8Array, ...rest: unknown[]) => boolean
+  const uncork = () => socket.uncork()
+  socket.write = (chunk: Uint8Array, ...rest: unknown[]) => {
+    if (socket.writableCorked === 0 && chunk.length >= BURST_BYTES) {
+      socket.cork()
+      setImmediate(uncork)
+    }
+    return write(chunk, ...rest)
+  }
+}
+
 function openSession({ address, applicationName, deadlineMs }: ConnectionOptions, onclose: () => void): Session {
   let socket: (Socket & { host?: string }) | undefined
   const statementTimeoutMs = Math.max(1, Math.floor(deadlineMs * 0.9))
@@ -91,6 +107,7 @@ function openSession({ address, applicationName, deadlineMs }: ConnectionOptions
         ? tcpConnect({ path: `${address.host}/.s.PGSQL.${address.port}` })
         : tcpConnect({ host: address.host, port: address.port, noDelay: true })
       socket.host = address.host
+      gatherWrites(socket)
       return socket
     },
   } as postgres.Options<Record<string, postgres.PostgresType>>)

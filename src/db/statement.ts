@@ -21,8 +21,10 @@ export function prepare<Name extends string>(
 }
 
 /** A one-dimensional array as PostgreSQL reads it (PostgreSQL, section 8.15.6). */
-export const arrayText = (values: readonly (string | number | null)[]): string =>
-  `{${values.map((value) => (typeof value === 'string' ? `"${value.replace(/[\\"]/g, '\\$&')}"` : value)).join()}}`
+export const arrayText = (values: readonly (string | number | null)[]): string => `{${values.map(element).join()}}`
+
+const element = (value: string | number | null) =>
+  typeof value === 'string' ? `"${value.replace(/[\\"]/g, '\\$&')}"` : (value ?? 'NULL')
 
 /** timestamptz(3) as PostgreSQL writes it in UTC, to RFC 3339: '2026-01-02 03:04:05.67+00' to '2026-01-02T03:04:05.670Z'. */
 export function rfc3339(text: string): string {

@@ -11,10 +11,9 @@ export function limitBody(maxBytes: number) {
   }
   const countBytes = bodyLimit({ maxSize: maxBytes, onError: tooLarge })
   return createMiddleware<Env>(async function limitBody(c, next) {
-    const length = c.req.header('content-length')
     // Counting what arrives costs more than all the rest of a small request: only where the length is not known.
-    if (length === undefined) return countBytes(c, next)
-    if (Number(length) > maxBytes) tooLarge()
+    if (c.req.header('transfer-encoding') !== undefined) return countBytes(c, next)
+    if (Number(c.req.header('content-length') ?? 0) > maxBytes) tooLarge()
     return next()
   })
 }
