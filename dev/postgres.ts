@@ -12,6 +12,8 @@ export type PostgresOptions = {
   dataDir?: string
   /** Settings of the server, by name. */
   settings?: Record<string, string | number>
+  /** A free one if left out. */
+  port?: number
 }
 
 /** A PostgreSQL server of our own, on a free port of 127.0.0.1. */
@@ -148,7 +150,8 @@ function obstacle(home: string, dataDir: string): string | undefined {
  * Starts PostgreSQL, with a new cluster where `dataDir` has none.
  * @throws PostgresError when it cannot start; nothing is left running then
  */
-export async function startPostgres({ dataDir: wanted, settings = {} }: PostgresOptions = {}): Promise<Postgres> {
+export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
+  const { dataDir: wanted, settings = {} } = options
   const as = account()
   const home = reachable(programs(), as)
   const temporary = wanted === undefined ? mkdtempSync(join(tmpdir(), 'users-api-')) : undefined
@@ -160,7 +163,7 @@ export async function startPostgres({ dataDir: wanted, settings = {} }: Postgres
   const reason = obstacle(home, dataDir)
   if (reason) throw new PostgresError(reason)
 
-  const port = await freePort()
+  const port = options.port ?? (await freePort())
   const flags = Object.entries({ ...settings, port, listen_addresses: '127.0.0.1', unix_socket_directories: '' })
   const args = ['-D', dataDir, ...flags.flatMap(([name, value]) => ['-c', `${name}=${value}`])]
   // A process group of its own: Ctrl-C in a terminal is for us to pass on, after the API has stopped.

@@ -10,6 +10,7 @@ CREATE TABLE "users" (
 	CONSTRAINT "users_username_check" CHECK (char_length("users"."username") between 1 and 80 and "users"."username" is nfc normalized),
 	CONSTRAINT "users_username_plain" CHECK ("users"."username" = btrim("users"."username") and "users"."username" !~ '[\u0001-\u001f\u007f-\u009f]'),
 	CONSTRAINT "users_email_check" CHECK (char_length("users"."email") between 3 and 254 and position('@' in "users"."email") > 1),
+	CONSTRAINT "users_email_plain" CHECK ("users"."email" !~ '[\u0001-\u001f\u007f-\u009f]'),
 	CONSTRAINT "users_version_check" CHECK ("users"."version" > 0)
 );
 --> statement-breakpoint

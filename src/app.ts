@@ -20,16 +20,17 @@ export type AppOptions = {
   stopping: AbortSignal
   maxBodyBytes: number
   maxRequests: number
+  maxStreams: number
 }
 
 /** The service without a socket: what `fetch` answers to each request. */
-export function createApp({ users, log, ping, stopping, maxBodyBytes, maxRequests }: AppOptions) {
+export function createApp({ users, log, ping, stopping, maxBodyBytes, maxRequests, maxStreams }: AppOptions) {
   const app = new Hono<Env>()
     .use(requestLog(log))
     .route('/', health({ ping, draining: () => stopping.aborted }))
     .route('/', openApi({ paths: userPaths, schemas: userSchemas }))
     .use(limitRequests(maxRequests), limitBody(maxBodyBytes))
-    .route('/users', userRoutes(users))
+    .route('/users', userRoutes(users, { maxStreams }))
   answerOtherMethods(app)
   app.onError(onError)
   app.notFound(notFound)

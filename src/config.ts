@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { z } from 'zod'
+import * as z from 'zod'
 import type { Address } from './db/connection.ts'
 import { LOG_LEVELS } from './http/log.ts'
 
@@ -76,6 +76,9 @@ const Settings = z.object({
     .default(1_048_576)
     .describe('Largest request body, in bytes'),
   MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Requests under way at a time; beyond them 503'),
+  MAX_STREAMS: integer(1, 100)
+    .default(4)
+    .describe('Streams of all users at a time, each with a connection; beyond them 503'),
   STARTUP_WAIT_MS: milliseconds(2000).describe(
     'How long it waits for the database before it listens all the same, in ms',
   ),
@@ -106,7 +109,8 @@ export class ConfigError extends Error {
  */
 export function parseConfig(env: Record<string, string | undefined>) {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
-  const result = Settings.safeParse(given)
+  // Compiling the schema pays for many values: here it is one.
+  const result = Settings.safeParse(given, { jitless: true })
   if (!result.success) {
     throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')} ${message}.`).join(' '))
   }
@@ -126,7 +130,7 @@ export function parseConfig(env: Record<string, string | undefined>) {
   return {
     logLevel: s.LOG_LEVEL,
     database: { address, writeConnections: s.DB_WRITE_CONNECTIONS, deadlineMs: s.DEADLINE_MS },
-    app: { maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS },
+    app: { maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS, maxStreams: s.MAX_STREAMS },
     server: {
       port: s.PORT,
       host: s.HOST,

@@ -39,9 +39,10 @@ async function serve(config: Config) {
     onChange: (failure) =>
       failure ? log.warn({ reason: failure.message }, 'database unavailable') : log.info('database available'),
   })
+  const opened = database.opened()
   const users = createUserStore(database)
   const app = createApp({ ...config.app, users, log, stopping, ping: database.ping })
-  await Promise.race([database.opened(), sleep(config.startupWaitMs)])
+  await Promise.race([opened, sleep(config.startupWaitMs)])
   const server = await startServer({ ...config.server, fetch: app.fetch, stopping })
   log.info({ port: server.port }, 'listening')
   if (!stopping.aborted) await new Promise((resolve) => stopping.addEventListener('abort', resolve))

@@ -15,7 +15,8 @@ export type Answer = { status: number; headers: Headers; text: string; body: any
 export type Api = {
   url: string
   port: number
-  database: TestDatabase
+  /** Its own database; that of DATABASE_URL is whoever's gave it. */
+  database: TestDatabase | undefined
   /** Sends a request; a body that is an object goes as JSON. The answer is checked against /openapi.json. */
   request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
   /** Sends bytes as they are and collects what comes back until the connection closes. */
@@ -25,8 +26,8 @@ export type Api = {
 
 /** The service as `serve` runs it, on a free port and a database of its own; `env` changes settings. */
 export async function startApi(env: Record<string, string> = {}): Promise<Api> {
-  const database = await createTestDatabase()
-  const config = parseConfig({ DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
+  const database = env.DATABASE_URL ? undefined : await createTestDatabase()
+  const config = parseConfig({ DATABASE_URL: database?.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
   const stopping = new AbortController()
   const db = createDatabase({ ...config.database, applicationName: 'test' })
   const app = createApp({
@@ -52,7 +53,7 @@ export async function startApi(env: Record<string, string> = {}): Promise<Api> {
       const text = await response.text()
       const mediaType = response.headers.get('content-type')?.split(';')[0] ?? ''
       check(method, path, response.status, mediaType, text)
-      const parsed = /json$/.test(mediaType) && text ? JSON.parse(text) : undefined
+      const parsed = /[/+]json$/.test(mediaType) && text ? JSON.parse(text) : undefined
       return { status: response.status, headers: response.headers, text, body: parsed }
     },
     async raw(bytes) {
@@ -67,7 +68,7 @@ export async function startApi(env: Record<string, string> = {}): Promise<Api> {
       stopping.abort()
       await server.stop()
       await db.close()
-      await database.drop()
+      await database?.drop()
     },
   }
 }

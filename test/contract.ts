@@ -25,6 +25,7 @@ export function createContract(description: Description) {
       const content = response?.content?.[mediaType]
       if (!response?.content || method === 'HEAD') return expect(text, 'body').toBe('')
       expect(content, `${method} ${path} ${status} does not describe ${mediaType}`).toBeDefined()
+      if (mediaType === 'application/x-ndjson') return
       schema = JSON.parse(JSON.stringify(content?.schema).replaceAll('"#/', '"openapi#/'))
     } else if (status < 400) return
     const validate = ajv.compile(schema)

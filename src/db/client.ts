@@ -1,4 +1,5 @@
-import { type ConnectionOptions, createConnection, type Row } from './connection.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { type Connection, type ConnectionOptions, createConnection, type Row } from './connection.ts'
 import { DatabaseUnavailable } from './unavailable.ts'
 
 export type DatabaseOptions = ConnectionOptions & {
@@ -10,6 +11,8 @@ export type DatabaseOptions = ConnectionOptions & {
 export type Database = {
   /** Runs a statement that changes nothing, again if the connection went under it. @throws DatabaseUnavailable */
   read(text: string, parameters: readonly unknown[]): Promise<Row[]>
+  /** Runs statements that change nothing on a connection for them alone, until it is closed. */
+  session(): { read: Database['read']; close(): Promise<void> }
   /** Runs a statement once, on a connection of its own. @throws DatabaseUnavailable, after which it may have been carried out */
   write(text: string, parameters: readonly unknown[]): Promise<Row[]>
   /** Resolves when the database has answered for the first time, however long that takes. */
@@ -21,6 +24,8 @@ export type Database = {
 }
 
 const WATCH_INTERVAL_MS = 100
+const RETRY_MS = 50
+const RENEW_INTERVAL_MS = 1000
 
 /**
  * Reads share one connection, which pipelines them: a second one halves the rate, for each statement then wakes
@@ -33,7 +38,8 @@ export function createDatabase(options: DatabaseOptions): Database {
   const { onChange: _, ...quiet } = deadline
   const writes = Array.from({ length: writeConnections }, () => createConnection(quiet))
   const idle = [...writes]
-  const waiting = new Set<{ since: number; give(lane: (typeof writes)[number]): void; reject(error: Error): void }>()
+  const sessions = new Set<Connection>()
+  const waiting = new Set<{ since: number; give(lane: Connection): void; reject(error: Error): void }>()
 
   let ticked = performance.now()
   const watcher = setInterval(() => {
@@ -42,11 +48,11 @@ export function createDatabase(options: DatabaseOptions): Database {
     const paused = now - ticked > 5 * WATCH_INTERVAL_MS
     ticked = now
     if (paused) return
-    for (const connection of [reads, ...writes]) connection.watch(now)
+    for (const connection of [reads, ...writes, ...sessions]) connection.watch(now)
     for (const waiter of waiting) {
       if (now - waiter.since <= deadline.deadlineMs) break
       waiting.delete(waiter)
-      waiter.reject(new DatabaseUnavailable('no connection was free in time'))
+      waiter.reject(new DatabaseUnavailable('no connection was free in time', 'unsent'))
     }
   }, WATCH_INTERVAL_MS).unref()
 
@@ -55,51 +61,83 @@ export function createDatabase(options: DatabaseOptions): Database {
     const usable = idle.findLastIndex((connection) => !connection.failure())
     const [free] = usable >= 0 ? idle.splice(usable, 1) : idle.length === writes.length ? idle.splice(-1) : []
     if (free) return Promise.resolve(free)
-    const { promise, resolve, reject } = Promise.withResolvers<(typeof writes)[number]>()
+    const { promise, resolve, reject } = Promise.withResolvers<Connection>()
     waiting.add({ since: performance.now(), give: resolve, reject })
     return promise
   }
 
-  function release(connection: (typeof writes)[number]) {
+  function release(connection: Connection) {
     const [next] = waiting
     if (next === undefined) return void idle.push(connection)
     waiting.delete(next)
     next.give(connection)
   }
 
+  let renewed = Number.NEGATIVE_INFINITY
   /** After a failover the old primary answers still, but only reads (25006): leave it, on every connection. */
   function renewOnFailover(error: unknown) {
     if (!(error instanceof DatabaseUnavailable) || error.code !== '25006') return
-    for (const connection of [reads, ...writes]) connection.renew('the database is read-only')
+    const now = performance.now()
+    if (now - renewed < RENEW_INTERVAL_MS) return
+    renewed = now
+    for (const connection of [reads, ...writes]) connection.renew()
+  }
+
+  async function readOn(connection: Connection, text: string, parameters: readonly unknown[]) {
+    try {
+      return await connection.query(text, parameters)
+    } catch (error) {
+      if (!(error instanceof DatabaseUnavailable && error.reached === 'lost')) throw error
+      return await connection.query(text, parameters)
+    }
   }
 
   return {
-    async read(text, parameters) {
-      try {
-        return await reads.query(text, parameters)
-      } catch (error) {
-        if (!(error instanceof DatabaseUnavailable && error.lost)) throw error
-        return await reads.query(text, parameters)
+    read: (text, parameters) => readOn(reads, text, parameters),
+
+    session() {
+      const connection = createConnection(quiet)
+      sessions.add(connection)
+      return {
+        read: (text, parameters) => readOn(connection, text, parameters),
+        async close() {
+          sessions.delete(connection)
+          await connection.close()
+        },
       }
     },
+
     async write(text, parameters) {
-      const connection = await lane()
-      try {
-        return await connection.query(text, parameters)
-      } catch (error) {
-        renewOnFailover(error)
-        throw error
-      } finally {
-        release(connection)
+      const until = performance.now() + deadline.deadlineMs
+      for (;;) {
+        const connection = await lane()
+        try {
+          return await connection.query(text, parameters)
+        } catch (error) {
+          renewOnFailover(error)
+          // A new connection that could not be opened in time says nothing of a database that answers others.
+          const again = error instanceof DatabaseUnavailable && error.reached === 'unsent' && !reads.failure()
+          if (!again || performance.now() + RETRY_MS > until) throw error
+        } finally {
+          release(connection)
+        }
+        await sleep(RETRY_MS)
       }
     },
-    opened: () => reads.open(),
+
+    async opened() {
+      await reads.open()
+      // So that the first write need not wait for it.
+      void writes[0]?.open()
+    },
+
     async ping() {
       await reads.query('select 1', [])
     },
+
     async close() {
       clearInterval(watcher)
-      await Promise.all([reads, ...writes].map((connection) => connection.close()))
+      await Promise.all([reads, ...writes, ...sessions].map((connection) => connection.close()))
     },
   }
 }

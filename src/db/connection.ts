@@ -37,7 +37,7 @@ export type Connection = {
   /** Opens it, now and again whenever it is lost. Resolves when it is open, however long that takes. */
   open(): Promise<void>
   /** Leaves the present connection for a new one, as after a failover. */
-  renew(reason: string): void
+  renew(): void
   /** To be called at regular intervals: ends a connection whose oldest statement has waited past its deadline. */
   watch(now: number): void
   close(): Promise<void>
@@ -131,9 +131,9 @@ export function createConnection(options: ConnectionOptions): Connection {
   async function attempt(): Promise<void> {
     const { promise: lost, reject } = Promise.withResolvers<never>()
     lost.catch(() => {})
-    const timer = setTimeout(() => reject(new DatabaseUnavailable('it does not answer')), CONNECT_TIMEOUT_MS)
+    const timer = setTimeout(() => reject(new DatabaseUnavailable('it does not answer', 'unsent')), CONNECT_TIMEOUT_MS)
     const opened = openSession(options, () => {
-      reject(new DatabaseUnavailable('it closed the connection'))
+      reject(new DatabaseUnavailable('it closed the connection', 'unsent'))
       if (session === opened) {
         session = undefined
         void opened.end(false)
@@ -142,19 +142,31 @@ export function createConnection(options: ConnectionOptions): Connection {
     })
     try {
       await Promise.race([opened.sql.unsafe('select 1'), lost])
-      if (closing.signal.aborted) throw new DatabaseUnavailable('this process is stopping')
+      if (closing.signal.aborted) throw new DatabaseUnavailable('this process is stopping', 'unsent')
       session = opened
     } catch (error) {
       void opened.end(false)
-      throw unavailable(error) ?? new DatabaseUnavailable(error instanceof Error ? error.message : String(error), error)
+      const { message } = unavailable(error) ?? (error as Error)
+      throw new DatabaseUnavailable(message, error instanceof postgres.PostgresError ? 'refused' : 'unsent', error)
     } finally {
       clearTimeout(timer)
     }
   }
 
+  /** What ended the last session may have ended this attempt, too: once is not yet a failure, unless it took long. */
+  async function attemptTwice(): Promise<void> {
+    const start = performance.now()
+    try {
+      await attempt()
+    } catch (error) {
+      if (closing.signal.aborted || performance.now() - start > RETRY_MS) throw error
+      await attempt()
+    }
+  }
+
   /** Tries until it is open, and tells who waits how the first try went: from then on the failure is known at once. */
   function keepOpen(): Promise<void> {
-    opening ??= attempt().then(
+    opening ??= attemptTwice().then(
       () => {
         opening = undefined
         changed(undefined)
@@ -175,31 +187,28 @@ export function createConnection(options: ConnectionOptions): Connection {
     return opening
   }
 
-  function drop(reason: string) {
+  function renew() {
     const dropped = session
-    if (!dropped) return
     session = undefined
-    // Known at once, so that nobody queues behind a database that does not answer.
-    changed(new DatabaseUnavailable(reason))
-    void dropped.end(false)
+    void dropped?.end(false)
     void keepOpen()
   }
 
   async function query(text: string, parameters: readonly unknown[]): Promise<Row[]> {
-    if (session === undefined) {
+    while (session === undefined) {
       if (failure) throw failure
       await keepOpen()
     }
     const used = session
-    if (used === undefined) throw new DatabaseUnavailable('the connection was lost')
     const entry = { since: performance.now() }
     pending.add(entry)
     try {
       return await used.sql.unsafe(text, parameters as never[], { prepare: true }).values()
     } catch (error) {
       const reason = unavailable(error)
-      if (reason) throw reason
-      throw error
+      // Its end is told a moment later: who tries again must not meet it once more.
+      if (reason?.reached === 'lost' && session === used) renew()
+      throw reason ?? error
     } finally {
       pending.delete(entry)
     }
@@ -213,10 +222,13 @@ export function createConnection(options: ConnectionOptions): Connection {
         await keepOpen().catch(() => sleep(RETRY_MS))
       }
     },
-    renew: drop,
+    renew,
     watch(now) {
       const oldest = pending.values().next().value
-      if (oldest !== undefined && now - oldest.since > deadlineMs) drop('it does not answer')
+      if (oldest === undefined || now - oldest.since <= deadlineMs) return
+      // Known at once, so that nobody queues behind a database that does not answer.
+      changed(new DatabaseUnavailable('it does not answer', 'unsent'))
+      renew()
     },
     async close() {
       closing.abort()

@@ -28,6 +28,8 @@ const element = (value: string | number | null) =>
 
 /** timestamptz(3) as PostgreSQL writes it in UTC, to RFC 3339: '2026-01-02 03:04:05.67+00' to '2026-01-02T03:04:05.670Z'. */
 export function rfc3339(text: string): string {
+  if (text.length === 26) return `${text.slice(0, 10)}T${text.slice(11, 23)}Z`
+  // PostgreSQL leaves out the zeros at the end of the fraction, and a fraction of none.
   const time = text.slice(11, -3)
   return `${text.slice(0, 10)}T${time.length === 8 ? `${time}.` : time}`.padEnd(23, '0').concat('Z')
 }

@@ -1,17 +1,22 @@
 import postgres from 'postgres'
 
+/**
+ * How far a statement came that got no answer: 'unsent' and 'refused' changed nothing; what was 'lost' on its way
+ * may have been carried out.
+ */
+export type Reached = 'unsent' | 'refused' | 'lost'
+
 /** The database cannot be asked now; the message says why, for the log and never for a client. */
 export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
+  readonly reached: Reached
   /** SQLSTATE, where the database gave one. */
   readonly code: string | undefined
-  /** Whether the connection went while the statement was on its way: it may have been carried out. */
-  readonly lost: boolean
 
-  constructor(message: string, cause?: unknown, lost = false) {
+  constructor(message: string, reached: Reached, cause?: unknown) {
     super(message, { cause })
+    this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
-    this.lost = lost
   }
 }
 
@@ -21,19 +26,18 @@ export class DatabaseUnavailable extends Error {
  * primary that was demoted (25006). PostgreSQL, appendix A.
  */
 const PASSING = /^(08|40|53|55|57|58|25006)/
+/** Of these, those that end the session, and with it all that is on the connection. */
+const ENDING = /^(08|57P0)/
 
 /** The error as DatabaseUnavailable if it tells of the database's state; undefined if it tells of the statement. */
 export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   if (error instanceof DatabaseUnavailable) return error
   if (error instanceof postgres.PostgresError) {
     if (!PASSING.test(error.code)) return undefined
-    // 57P0x ends the session: what else was on the connection is lost with it.
-    return new DatabaseUnavailable(error.message, error, error.code.startsWith('57P0') || error.code.startsWith('08'))
+    return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  if (/^(CONNECTION_|CONNECT_|E[A-Z]+$)/.test(code)) {
-    // An AggregateError, of several addresses tried, has no message.
-    return new DatabaseUnavailable((error instanceof Error && error.message) || code, error, true)
-  }
-  return undefined
+  if (!/^(CONNECTION_|CONNECT_|E[A-Z]+$)/.test(code)) return undefined
+  // An AggregateError, of several addresses tried, has no message.
+  return new DatabaseUnavailable((error instanceof Error && error.message) || code, 'lost', error)
 }

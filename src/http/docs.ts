@@ -1,5 +1,5 @@
 import { Hono } from 'hono'
-import { z } from 'zod'
+import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { Env } from './env.ts'
 import { PROBLEM_MEDIA_TYPE, ProblemDetails } from './problem.ts'

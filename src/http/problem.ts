@@ -1,7 +1,7 @@
 import { STATUS_CODES } from 'node:http'
 import type { Context, ErrorHandler, NotFoundHandler } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import { z } from 'zod'
+import * as z from 'zod'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import type { Env } from './env.ts'
 
@@ -81,25 +81,22 @@ export function problemResponse(c: Context<Env>, { status, message, options }: P
   })
 }
 
-/** What nothing else names: the person at the other end learns no more than the request's id. */
-function problemOf(error: Error): Problem {
+/** What a client may know of an error; the log has what it may not. */
+export function problemFor(error: Error, c: Context<Env>): Problem {
   if (error instanceof Problem) return error
-  if (!(error instanceof DatabaseUnavailable)) {
-    return new Problem(500, 'Something went wrong here. The log has more under this requestId.')
+  const entry = { err: error, requestId: c.get('requestId'), method: c.req.method, path: c.req.path }
+  if (error instanceof DatabaseUnavailable) {
+    c.get('log').debug(entry, 'database unavailable')
+    return unavailableProblem(
+      error.reached === 'lost'
+        ? 'The database was lost on the way: a change may have been made or not. Repeat it to be sure.'
+        : 'The database cannot take this request now.',
+    )
   }
-  return error.lost
-    ? unavailableProblem('The database was lost on the way: a change may have been made or not. Repeat it to be sure.')
-    : unavailableProblem('The database cannot take this request now.')
+  c.get('log').error(entry, 'request failed')
+  return new Problem(500, 'Something went wrong here. The log has more under this requestId.')
 }
 
-export const onError: ErrorHandler<Env> = (error, c) => {
-  const problem = problemOf(error)
-  if (problem.status >= 500 && error !== problem) {
-    const entry = { err: error, requestId: c.get('requestId'), method: c.req.method, path: c.req.path }
-    if (problem.status === 500) c.get('log').error(entry, 'request failed')
-    else c.get('log').debug(entry, 'database unavailable')
-  }
-  return problemResponse(c, problem)
-}
+export const onError: ErrorHandler<Env> = (error, c) => problemResponse(c, problemFor(error, c))
 
 export const notFound: NotFoundHandler<Env> = (c) => problemResponse(c, new Problem(404, 'There is nothing here.'))

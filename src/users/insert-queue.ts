@@ -33,21 +33,23 @@ const foldedOf = (value: string) => value.normalize('NFC').toUpperCase().toLower
 /**
  * Inserts rows, those that wait at the same moment together in one statement and so in one commit. A lone row
  * goes at once. Each caller gets its own answer: what was inserted, or undefined when another user has one of
- * its keys. Rows that share a key go in different statements, the one that came first in the earlier.
+ * its keys. Rows that share a key go one after the other, so that the one that came first wins.
  */
 export function createInsertQueue(db: Database) {
   let waiting: Entry[] = []
   let inFlight = 0
   let scheduled = false
+  /** The keys of the rows in flight. */
+  const flying = new Set<string>()
 
-  /** The next rows that share no key, in the order in which they came; the others stay. */
+  /** The next rows that share no key with each other or with those in flight, as they came; the others stay. */
   function nextBatch(): Entry[] {
-    const taken = new Set<string>()
     const batch: Entry[] = []
     const left: Entry[] = []
+    const taken = new Set<string>()
     for (const entry of waiting) {
-      const goes = batch.length < BATCH_MAX && !entry.keys.some((key) => taken.has(key))
-      ;(goes ? batch : left).push(entry)
+      const stays = batch.length === BATCH_MAX || entry.keys.some((key) => flying.has(key) || taken.has(key))
+      ;(stays ? left : batch).push(entry)
       for (const key of entry.keys) taken.add(key)
     }
     waiting = left
@@ -87,9 +89,14 @@ export function createInsertQueue(db: Database) {
 
   function pump() {
     scheduled = false
-    while (inFlight < IN_FLIGHT_MAX && waiting.length > 0) {
+    while (inFlight < IN_FLIGHT_MAX) {
+      const batch = nextBatch()
+      if (batch.length === 0) return
+      const keys = batch.flatMap((entry) => entry.keys)
+      for (const key of keys) flying.add(key)
       inFlight++
-      void sendOrSplit(nextBatch()).finally(() => {
+      void sendOrSplit(batch).finally(() => {
+        for (const key of keys) flying.delete(key)
         inFlight--
         schedule()
       })

@@ -1,4 +1,5 @@
 import { commonHeaders, commonProblems, problemOf, schemaRef } from '../http/docs.ts'
+import { NDJSON_MEDIA_TYPE } from '../http/ndjson.ts'
 import { PATCH_MEDIA_TYPES } from './routes.ts'
 import { LIMIT_DEFAULT, LIMIT_MAX, NewUser, User, UserPage, UserPatch } from './schemas.ts'
 
@@ -79,7 +80,16 @@ export const userPaths = {
         200: {
           description: 'A page of users.',
           headers: { ...commonHeaders, Link: header('The next page (RFC 8288).', '</users?cursor=...>; rel="next"') },
-          content: json('UserPage', { users: [alice], next: null }),
+          content: {
+            ...json('UserPage', { users: [alice], next: null }),
+            [NDJSON_MEDIA_TYPE]: {
+              schema: {
+                type: 'string',
+                description: 'Every user, one JSON object a line; a problem as the last if it fails.',
+              },
+              examples: { example: { value: `${JSON.stringify(alice)}\n` } },
+            },
+          },
         },
         ...commonProblems,
       },

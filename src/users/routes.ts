@@ -1,8 +1,10 @@
-import { Hono } from 'hono'
+import { type Context, Hono } from 'hono'
+import { accepts } from 'hono/accepts'
 import { entityTag, ifMatch, ifNoneMatch } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
 import { json } from '../http/json.ts'
-import { Problem, ProblemType } from '../http/problem.ts'
+import { NDJSON_MEDIA_TYPE, ndjson } from '../http/ndjson.ts'
+import { Problem, ProblemType, unavailableProblem } from '../http/problem.ts'
 import { valid, validJson } from '../http/validate.ts'
 import { LIMIT_DEFAULT, ListQuery, NewUser, UserId, UserPatch } from './schemas.ts'
 import type { Conflict, StoredUser, UserStore } from './store.ts'
@@ -39,11 +41,39 @@ function idempotencyKey(value: string | undefined): string | undefined {
   throw new Problem(400, 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.')
 }
 
-/** The routes under `/users`. */
-export const userRoutes = (store: UserStore) =>
-  new Hono<Env>()
+const wantsStream = (c: Context) =>
+  c.req.header('accept')?.includes(NDJSON_MEDIA_TYPE) === true &&
+  accepts(c, { header: 'Accept', supports: ['application/json', NDJSON_MEDIA_TYPE], default: 'application/json' }) ===
+    NDJSON_MEDIA_TYPE
+
+/** The routes under `/users`; at most `maxStreams` streams run at a time, for each has a connection of its own. */
+export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: number }) {
+  let streams = 0
+
+  async function* counted<T>(batches: AsyncGenerator<T, void, void>) {
+    streams++
+    try {
+      yield* batches
+    } finally {
+      streams--
+    }
+  }
+
+  function stream(c: Context<Env>, after: number): Response | Promise<Response> {
+    const { cursor: _, ...others } = c.req.query()
+    const [unfit] = Object.keys(others)
+    if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}: that has every user.`)
+    if (streams >= maxStreams) throw unavailableProblem('Too many streams are under way.')
+    const headers = { 'Cache-Control': 'private, no-store', Vary: 'Accept' }
+    if (c.req.method === 'HEAD')
+      return new Response(null, { headers: { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE } })
+    return ndjson(c, counted(store.all(after)), headers)
+  }
+
+  return new Hono<Env>()
     .get('/', valid('query', ListQuery), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
+      if (wantsStream(c)) return stream(c, after) as never
       const page = await store.list({ limit, after, username, email })
       const headers: Record<string, string> = { ...CACHE, Vary: 'Accept' }
       if (page.next !== null) {
@@ -106,3 +136,4 @@ export const userRoutes = (store: UserStore) =>
       changed(await store.remove(id, versions))
       return c.body(null, 204)
     })
+}

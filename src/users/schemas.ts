@@ -1,4 +1,4 @@
-import { z } from 'zod'
+import * as z from 'zod'
 import { decodeCursor } from './cursor.ts'
 import { MAX_ID } from './table.ts'
 

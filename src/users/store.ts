@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { and, asc, eq, gt, type SQL, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
 import postgres from 'postgres'
 import type { Database } from '../db/client.ts'
 import type { Row } from '../db/connection.ts'
@@ -30,13 +30,51 @@ const columns = {
 }
 const ofVersion = sql`(${placeholder('versions')}::int[] is null or ${users.version} = any(${placeholder('versions')}::int[]))`
 const target = and(eq(users.id, placeholder('id')), ofVersion)
-const page = (filter?: SQL) =>
-  builder
+
+/** Stands between the values of a column: neither a username nor an email can hold it. */
+const SEPARATOR = '\u001f'
+
+/**
+ * A page as one row that has each column's values in one text, which costs PostgreSQL as much and us half of what
+ * a row for each user costs. Most users were never updated: then the time of that is left out, too.
+ */
+function page(filter?: SQL) {
+  const rows = builder
     .select(columns)
     .from(users)
     .where(and(gt(users.id, placeholder('after')), filter))
     .orderBy(asc(users.id))
     .limit(placeholder('limit'))
+    .as('page')
+  const joined = (value: SQLWrapper) => sql`string_agg(${value}, ${sql.raw(`U&'\\001f'`)})`
+  return builder
+    .select({
+      ids: joined(sql`${rows.id}::text`),
+      usernames: joined(rows.username),
+      emails: joined(rows.email),
+      createdAt: joined(sql`${rows.createdAt}::text`),
+      updatedAt: joined(sql`coalesce(nullif(${rows.updatedAt}, ${rows.createdAt})::text, '')`),
+    })
+    .from(rows)
+}
+
+/** The users of a page's one row. */
+function toUsers([row]: Row[]): User[] {
+  const [ids, usernames = [], emails = [], created = [], updated = []] = (row ?? []).map((column) =>
+    typeof column === 'string' ? column.split(SEPARATOR) : [],
+  )
+  return (ids ?? []).map((id, i) => {
+    const createdAt = rfc3339(created[i] as string)
+    return {
+      id: Number(id),
+      username: usernames[i] as string,
+      email: emails[i] as string,
+      createdAt,
+      updatedAt: updated[i] ? rfc3339(updated[i]) : createdAt,
+    }
+  })
+}
+
 const is = (field: Field) => sql`${folded(users[field])} = ${folded(placeholder(field))}`
 
 const statements = {
@@ -96,6 +134,9 @@ const asCreated = (id: number, { username, email }: NewUser, createdAt: string):
   version: 1,
 })
 
+/** Users a statement of a stream reads: so few that a request that comes meanwhile waits for less than a millisecond. */
+const STREAM_BATCH = 250
+
 /** How often an insert is tried that met a rival who was gone when we looked. */
 const INSERT_ATTEMPTS = 3
 
@@ -132,11 +173,29 @@ export function createUserStore(db: Database) {
         : email === undefined
           ? statements.listByUsername(db.read, { ...place, username })
           : statements.listByBoth(db.read, { ...place, username, email }))
-      const more = rows.length > limit
-      if (more) rows.pop()
-      const found = rows.map((row) => toStored(row).user)
+      const found = toUsers(rows)
+      const more = found.length > limit
+      if (more) found.pop()
       const last = found.at(-1)
       return { users: found, next: more && last ? encodeCursor(last.id) : null }
+    },
+
+    /**
+     * All users with ids above `after`, by id, some at a time, each time a statement of its own: no transaction
+     * stays open however long the caller takes. Its connection is closed when the caller stops.
+     */
+    async *all(after: number): AsyncGenerator<User[], void, void> {
+      const session = db.session()
+      try {
+        for (let last = after; ; ) {
+          const found = toUsers(await statements.list(session.read, { after: last, limit: STREAM_BATCH }))
+          if (found.length > 0) yield found
+          if (found.length < STREAM_BATCH) return
+          last = found.at(-1)?.id as number
+        }
+      } finally {
+        await session.close()
+      }
     },
 
     /**

@@ -33,6 +33,7 @@ export const users = pgTable(
       sql`${t.username} = btrim(${t.username}) and ${t.username} !~ '[\\u0001-\\u001f\\u007f-\\u009f]'`,
     ),
     check('users_email_check', sql`char_length(${t.email}) between 3 and 254 and position('@' in ${t.email}) > 1`),
+    check('users_email_plain', sql`${t.email} !~ '[\\u0001-\\u001f\\u007f-\\u009f]'`),
     check('users_version_check', sql`${t.version} > 0`),
   ],
 )

@@ -1,0 +1,349 @@
+import { spawnSync } from 'node:child_process'
+import { rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import postgres from 'postgres'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { type Postgres, startPostgres } from '../../dev/postgres.ts'
+import { type Api, startApi } from '../../test/api.ts'
+import { addressOf } from '../../test/database.ts'
+import { ROOT } from '../../test/process.ts'
+import { type FaultyNetwork, startProxy } from '../../test/proxy.ts'
+import { migrate } from './migrate.ts'
+
+const DEADLINE_MS = 1500
+/** What a machine that others use may add to any wait. */
+const SLACK_MS = 1500
+
+const settings = { fsync: 'off', max_connections: 20, superuser_reserved_connections: 3 }
+const dataDir = join(tmpdir(), `users-api-faults-${process.pid}`)
+let pg: Postgres
+let proxy: FaultyNetwork
+let api: Api
+let admin: postgres.Sql
+beforeAll(async () => {
+  pg = await startPostgres({ settings, dataDir })
+  await migrate({ address: addressOf(pg.url), folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+  proxy = await startProxy(pg.port)
+  const through = new URL(pg.url)
+  through.port = String(proxy.port)
+  api = await startApi({ DATABASE_URL: through.href, DEADLINE_MS: String(DEADLINE_MS), DB_WRITE_CONNECTIONS: '4' })
+  admin = postgres(pg.url, { max: 2, onnotice: () => {} })
+})
+beforeEach(() => right())
+afterAll(async () => {
+  await api.close()
+  proxy.close()
+  await admin.end()
+  await pg.stop()
+  rmSync(dataDir, { recursive: true, force: true })
+})
+
+let count = 0
+const create = (key?: string) => {
+  count++
+  const user = { username: `user${count}`, email: `user${count}@example.com` }
+  const headers = { 'content-type': 'application/json', ...(key && { 'idempotency-key': key }) }
+  return api.request('POST', '/users', user, headers)
+}
+
+/** Sends it and says how long the answer took. */
+async function timed<T>(what: Promise<T>) {
+  const start = performance.now()
+  return { answer: await what, ms: performance.now() - start }
+}
+
+/** Waits until reads, writes and readiness are right again, and says how long that took. */
+async function right(): Promise<number> {
+  const start = performance.now()
+  for (;;) {
+    const answers = await Promise.all([api.request('GET', '/readyz'), api.request('GET', '/users'), create()])
+    if (answers.every(({ status }) => status < 300)) return performance.now() - start
+    if (performance.now() - start > 15_000) throw new Error(JSON.stringify(answers.map(({ text }) => text)))
+    await sleep(50)
+  }
+}
+const RECOVERY_MS = 2000 + SLACK_MS
+
+/** Reads and writes without pause until it is stopped; then says what they were answered. */
+function load(clients = 8) {
+  let running = true
+  const statuses = { read: new Map<number, number>(), write: new Map<number, number>() }
+  const created: { id: number; username: string }[] = []
+  let slowest = 0
+  const tally = (map: Map<number, number>, status: number) => map.set(status, (map.get(status) ?? 0) + 1)
+  const done = Promise.all(
+    Array.from({ length: clients }, async (_, i) => {
+      while (running) {
+        const { answer, ms } = await timed(i % 2 === 0 ? api.request('GET', '/users?limit=2') : create())
+        slowest = Math.max(slowest, ms)
+        tally(i % 2 === 0 ? statuses.read : statuses.write, answer.status)
+        if (answer.status === 201) created.push(answer.body)
+        if (answer.status === 503) await sleep(20)
+      }
+    }),
+  )
+  return async () => {
+    running = false
+    await done
+    return { read: [...statuses.read.keys()].sort(), write: [...statuses.write.keys()].sort(), created, slowest }
+  }
+}
+
+/** Every user that was answered 201 is there, once. */
+async function expectAllThere(created: { id: number; username: string }[]) {
+  const rows = await admin`select id::int, username from users where username = any(${created.map((u) => u.username)})`
+  expect(rows.map(({ id }) => id).sort()).toEqual(created.map(({ id }) => id).sort())
+}
+
+const unavailable = async (path = '/users') => {
+  const { answer, ms } = await timed(api.request('GET', path))
+  expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1'])
+  expect(answer.text).not.toMatch(/postgres|sql|ECONN|127\.0\.0\.1/i)
+  return ms
+}
+
+/** The processes of PostgreSQL: the postmaster and its children. */
+const processes = () => [
+  pg.process.pid as number,
+  ...spawnSync('pgrep', ['-P', String(pg.process.pid)], { encoding: 'utf8' })
+    .stdout.trim()
+    .split('\n')
+    .map(Number),
+]
+
+/** Starts it again where it was; its children may still hold the memory of one that was killed. */
+async function restart() {
+  const { port } = pg
+  for (let i = 0; ; i++) {
+    try {
+      pg = await startPostgres({ settings, dataDir, port })
+      return
+    } catch (error) {
+      if (i === 50) throw error
+      await sleep(100)
+    }
+  }
+}
+
+test('the database stopped: 503 at once, alive, not ready; right again by itself when it is back', async () => {
+  await pg.stop()
+  await sleep(200)
+  for (let i = 0; i < 5; i++) expect(await unavailable()).toBeLessThan(SLACK_MS)
+  const { answer, ms } = await timed(create())
+  expect(answer.status).toBe(503)
+  expect(ms).toBeLessThan(SLACK_MS)
+  expect((await api.request('GET', '/livez')).status).toBe(200)
+  await unavailable('/readyz')
+  await restart()
+  expect(await right()).toBeLessThan(RECOVERY_MS)
+})
+
+test('the postmaster killed under load: every 201 is there afterwards, once, and nothing but 2xx and 503 was said', async () => {
+  const stop = load()
+  await sleep(500)
+  pg.process.kill('SIGKILL')
+  await sleep(500)
+  await restart()
+  expect(await right()).toBeLessThan(RECOVERY_MS)
+  const { read, write, created, slowest } = await stop()
+  expect([read, write]).toEqual([
+    [200, 503],
+    [201, 503],
+  ])
+  expect(slowest).toBeLessThan(DEADLINE_MS + SLACK_MS)
+  await expectAllThere(created)
+})
+
+describe('the database silent: each request is answered 503 within its deadline, and right again when it speaks', () => {
+  const outages = {
+    'packets lost': { begin: () => proxy.silence(true), end: () => proxy.silence(false) },
+    'processes stopped': {
+      begin: () => spawnSync('kill', ['-STOP', ...processes().map(String)]),
+      end: () => spawnSync('kill', ['-CONT', ...processes().map(String)]),
+    },
+  }
+  test.each(Object.entries(outages))('%s', async (_, { begin, end }) => {
+    begin()
+    const requests = [
+      ...Array.from({ length: 10 }, () => api.request('GET', '/users')),
+      ...Array.from({ length: 20 }, () => create()),
+      api.request('PUT', '/users/1', { username: 'a', email: 'a@example.com' }),
+      api.request('GET', '/readyz'),
+    ]
+    const answers = await Promise.all(requests.map(timed))
+    for (const { answer, ms } of answers) {
+      expect(answer.status).toBe(503)
+      expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
+    }
+    // Once it is known, nobody waits.
+    expect(await unavailable()).toBeLessThan(SLACK_MS / 2)
+    expect((await api.request('GET', '/livez')).status).toBe(200)
+    end()
+    expect(await right()).toBeLessThan(RECOVERY_MS)
+  })
+})
+
+test('connections cut: reads are answered, for they are tried once more', async () => {
+  const stop = load()
+  for (let i = 0; i < 10; i++) {
+    await sleep(100)
+    proxy.cut()
+  }
+  const { read, write, created } = await stop()
+  expect(read).toEqual([200])
+  expect(write.filter((status) => status !== 503)).toEqual([201])
+  await expectAllThere(created)
+})
+
+test('backends terminated: reads are answered; a write may be 503, and is safe to repeat with its key', async () => {
+  const stop = load()
+  for (let i = 0; i < 10; i++) {
+    await sleep(100)
+    await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+  }
+  const { read, write, created } = await stop()
+  expect(read).toEqual([200])
+  expect(write.filter((status) => status !== 503)).toEqual([201])
+  await expectAllThere(created)
+})
+
+test('a write that was lost on its way is made once, however often it is repeated with its key', async () => {
+  const user = { username: 'once', email: 'once@example.com' }
+  const post = () =>
+    api.request('POST', '/users', user, { 'content-type': 'application/json', 'idempotency-key': 'once' })
+  // The row's lock holds the insert until its connection is cut; the statement itself may go on in the server.
+  await admin.begin(async (transaction) => {
+    await transaction`insert into users (username, email) values (${user.username}, ${user.email})`
+    const waiting = post()
+    await sleep(300)
+    proxy.cut()
+    const { status, body } = await waiting
+    expect([status, body.detail]).toEqual([503, expect.stringContaining('may have been made or not')])
+    await transaction`delete from users where username = ${user.username}`
+  })
+  await right()
+  const [first, second] = [await post(), await post()]
+  expect([first.status, second.text]).toEqual([201, first.text])
+  await expectAllThere([first.body])
+})
+
+test('no connection left (53300): 503, and right again by itself', async () => {
+  const others = Array.from({ length: settings.max_connections }, () =>
+    postgres(pg.url, { max: 1, onnotice: () => {} }),
+  )
+  onTestFinished(async () => void (await Promise.all(others.map((sql) => sql.end({ timeout: 1 })))))
+  await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+  await Promise.allSettled(others.map((sql) => sql`select 1`))
+  await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+  await Promise.allSettled(others.map((sql) => sql`select 1`))
+  await sleep(300)
+  expect(await unavailable()).toBeLessThan(SLACK_MS)
+  expect((await create()).status).toBe(503)
+  await Promise.all(others.map((sql) => sql.end({ timeout: 1 })))
+  expect(await right()).toBeLessThan(RECOVERY_MS)
+})
+
+test('the disk full (53100): writes are 503, reads go on, and right again by itself', async () => {
+  await admin.unsafe(`
+    create function full_disk() returns trigger language plpgsql as
+    $$ begin raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$;
+    create trigger full_disk before insert or update on users execute function full_disk()`)
+  const { status, headers, text } = await create()
+  expect([status, headers.get('retry-after')]).toEqual([503, '1'])
+  expect(text).not.toContain('space')
+  expect((await api.request('GET', '/users')).status).toBe(200)
+  await admin.unsafe('drop trigger full_disk on users; drop function full_disk')
+  expect(await right()).toBeLessThan(RECOVERY_MS)
+})
+
+test('read-only after a failover (25006): writes are 503, reads go on, and right again by itself', async () => {
+  const demote = (on: boolean) =>
+    admin.unsafe(`alter database postgres set default_transaction_read_only = ${on ? 'on' : 'off'}`)
+  await demote(true)
+  await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+  await sleep(300)
+  for (let i = 0; i < 3; i++) expect((await create()).status).toBe(503)
+  expect((await api.request('GET', '/users')).status).toBe(200)
+  const own = postgres(pg.url, { max: 1, connection: { default_transaction_read_only: 'off' } as never })
+  await own.unsafe('alter database postgres set default_transaction_read_only = off')
+  await own.end()
+  // Nothing ends the old connections: they are left because they are read-only.
+  expect(await right()).toBeLessThan(RECOVERY_MS)
+})
+
+test('a row locked for long: that change times out, the others go on', async () => {
+  const [locked, free] = [(await create()).body, (await create()).body]
+  await admin.begin(async (transaction) => {
+    await transaction`select 1 from users where id = ${locked.id} for update`
+    const waiting = timed(api.request('PATCH', `/users/${locked.id}`, { username: 'changed' }))
+    await sleep(100)
+    const other = await timed(api.request('PATCH', `/users/${free.id}`, { username: 'changed' }))
+    expect(other.answer.status).toBe(200)
+    expect(other.ms).toBeLessThan(DEADLINE_MS)
+    expect((await api.request('GET', `/users/${locked.id}`)).status).toBe(200)
+    expect((await create()).status).toBe(201)
+    const { answer, ms } = await waiting
+    expect(answer.status).toBe(503)
+    expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
+  })
+})
+
+test('a migration that adds a column under load causes no error', async () => {
+  const stop = load()
+  for (let i = 0; i < 5; i++) {
+    await sleep(100)
+    await admin.unsafe(`alter table users add column note${i} text default 'x'`)
+  }
+  const { read, write } = await stop()
+  expect([read, write]).toEqual([[200], [201]])
+})
+
+test('one statement and one round trip a request, prepared by name', async () => {
+  const { id } = (await create()).body
+  const requests = [
+    ['GET', `/users/${id}`],
+    ['GET', '/users'],
+    ['GET', `/users?username=user${count}`],
+    ['PUT', `/users/${id}`, { username: 'put', email: 'put@example.com' }],
+    ['PATCH', `/users/${id}`, { username: 'patched' }],
+    ['PATCH', `/users/${id}`, {}],
+    ['POST', '/users', { username: 'posted', email: 'posted@example.com' }],
+    ['DELETE', `/users/${id}`],
+  ] as const
+  // The first time each prepares its statement, on whichever connection is free: Parse, Describe.
+  for (let i = 0; i < 2; i++) {
+    for (const [method, path, body] of requests.slice(0, -2)) await api.request(method, path, body)
+  }
+  await create()
+  const removed = (await create()).body.id
+  await api.request('DELETE', `/users/${removed}`)
+  proxy.sent()
+  for (const [method, path, body] of requests) {
+    const { status } = await api.request(method, path, body)
+    expect(status).toBeLessThan(300)
+    // Bind, Execute, Sync.
+    expect(proxy.sent(), `${method} ${path}`).toBe('BES')
+  }
+  await Promise.all(Array.from({ length: 40 }, () => create()))
+  expect(proxy.sent().length).toBeLessThan(5 * 'BES'.length + 8)
+})
+
+test('a stream that loses the database ends with a problem as its last line', async () => {
+  await admin`insert into users (username, email) select 'many' || i, 'many' || i || '@example.com' from generate_series(1, 20000) i`
+  const response = await fetch(`${api.url}/users`, { headers: { accept: 'application/x-ndjson' } })
+  expect(response.status).toBe(200)
+  const reader = (response.body as ReadableStream<Uint8Array>).getReader()
+  let text = new TextDecoder().decode((await reader.read()).value)
+  proxy.silence(true)
+  for (;;) {
+    const { value, done } = await reader.read()
+    if (done) break
+    text += new TextDecoder().decode(value)
+  }
+  const last = JSON.parse(text.trimEnd().split('\n').at(-1) as string)
+  expect(last).toMatchObject({ status: 503, instance: '/users', title: 'Service Unavailable' })
+  proxy.silence(false)
+  expect(await right()).toBeLessThan(RECOVERY_MS)
+})

@@ -1,0 +1,134 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import {
+  type ContainerStatus,
+  get,
+  imageOf,
+  kubectl,
+  kubectlWithInput,
+  node,
+  type Pod,
+  reachable,
+  readyApiPods,
+  running,
+} from './kubectl.ts'
+
+const ELSEWHERE = 'users-e2e-elsewhere'
+const HINT = "if this is 'open' everywhere: does the cluster's network enforce NetworkPolicies?"
+
+/** Tries to open a connection: `open`, or why not. */
+const attempt = (host: string, port: number) => `
+  import { connect } from 'node:net'
+  const socket = connect({ host: '${host}', port: ${port}, timeout: 3000 })
+  const end = (text) => { console.log(text); process.exit() }
+  socket.on('connect', () => end('open')).on('timeout', () => end('silence')).on('error', (error) => end(error.code))`
+
+/** Two pods in another namespace, which no policy keeps from speaking; each listens on 8080 and 5432. */
+const stranger = (name: string, image: string) => ({
+  apiVersion: 'v1',
+  kind: 'Pod',
+  metadata: { name, namespace: ELSEWHERE },
+  spec: {
+    terminationGracePeriodSeconds: 0,
+    containers: [
+      {
+        name: 'api',
+        image,
+        command: ['/nodejs/bin/node', '--input-type=module', '--eval'],
+        args: [
+          `import { createServer } from 'node:net'; for (const port of [8080, 5432]) createServer((s) => s.end()).listen(port)`,
+        ],
+        readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
+      },
+    ],
+  },
+})
+
+let strangers: Pod[]
+let api: Pod[]
+let database: Pod
+beforeAll(async () => {
+  await running()
+  await kubectl('create', 'namespace', ELSEWHERE)
+  const image = process.env.E2E_IMAGE ?? (await imageOf('overlays/gke')).full
+  const items = ['one', 'two'].map((name) => stranger(name, image))
+  await kubectlWithInput(
+    JSON.stringify({ apiVersion: 'v1', kind: 'List', items }),
+    `--namespace=${ELSEWHERE}`,
+    'apply',
+    '-f-',
+  )
+  await kubectl(`--namespace=${ELSEWHERE}`, 'wait', '--for=condition=Ready', 'pod/one', 'pod/two', '--timeout=60s')
+  strangers = [
+    await get<Pod>('pod', 'one', `--namespace=${ELSEWHERE}`),
+    await get<Pod>('pod', 'two', `--namespace=${ELSEWHERE}`),
+  ]
+  api = await readyApiPods()
+  database = await get<Pod>('pod', 'users-db-0')
+})
+afterAll(() => kubectl('delete', 'namespace', ELSEWHERE, '--ignore-not-found', '--wait=false'))
+
+const ip = (pod: Pod | undefined) => `${pod?.status.podIP}`
+const fromStranger = (host: string, port: number) =>
+  kubectl(
+    `--namespace=${ELSEWHERE}`,
+    'exec',
+    'one',
+    '--',
+    '/nodejs/bin/node',
+    '--input-type=module',
+    '--eval',
+    attempt(host, port),
+  )
+const fromApi = (host: string, port: number) => node(`${api[0]?.metadata.name}`, attempt(host, port))
+
+test('a stranger pod reaches other strangers, but neither the API nor the database', async () => {
+  expect(await fromStranger(ip(strangers[1]), 8080)).toBe('open')
+  expect(await fromStranger(ip(api[0]), 3000), HINT).not.toBe('open')
+  expect(await fromStranger('users-api.users.svc', 80), HINT).not.toBe('open')
+  expect(await fromStranger(ip(database), 5432), HINT).not.toBe('open')
+  expect(await fromStranger('users-db.users.svc', 5432), HINT).not.toBe('open')
+})
+
+test('through the Ingress everybody reaches the API: its users, and nothing of its inside', async () => {
+  const url = await reachable()
+  expect((await fetch(`${url}/users`)).status).toBe(200)
+  expect((await fetch(`${url}/openapi.json`)).status).toBe(200)
+  for (const inside of ['/livez', '/readyz', '/metrics']) expect((await fetch(url + inside)).status, inside).toBe(404)
+})
+
+test('the API reaches the database and DNS, and no other pod', async () => {
+  expect(await fromApi('users-db-0.users-db', 5432)).toBe('open')
+  expect(
+    await node(
+      `${api[0]?.metadata.name}`,
+      `
+    import { lookup } from 'node:dns/promises'
+    console.log((await lookup('users-db-0.users-db')).address)`,
+    ),
+  ).toBe(ip(database))
+  expect(await fromApi(ip(strangers[0]), 8080), HINT).not.toBe('open')
+  expect(await fromApi(ip(strangers[0]), 5432), HINT).not.toBe('open')
+  expect(await fromApi(ip(api[1]), 3000), HINT).not.toBe('open')
+})
+
+test('the init container reached the Kubernetes API: the Secret is there, and it is its', async () => {
+  const labels = (await get('secret', 'users-db')).metadata.labels
+  expect(labels).toMatchObject({ 'app.kubernetes.io/managed-by': 'ensure-secret' })
+  const ended = (status: ContainerStatus) => [status.name, status.state.terminated?.exitCode]
+  for (const { status } of api) expect(status.initContainerStatuses?.map(ended)).toContainEqual(['ensure-secret', 0])
+})
+
+test('the database reaches nobody', async () => {
+  const attempts = [`${ip(strangers[0])}/8080`, `${ip(api[0])}/3000`]
+  for (const target of attempts) {
+    const said = await kubectl(
+      'exec',
+      'users-db-0',
+      '--',
+      'bash',
+      '-c',
+      `timeout 3 bash -c '</dev/tcp/${target}' && echo open || echo closed`,
+    )
+    expect(said, HINT).toBe('closed')
+  }
+})

@@ -1,0 +1,241 @@
+/**
+ * What kustomize makes of each kustomization, by the kustomize that is in kubectl and by a `kustomize` (KUSTOMIZE, or the one
+ * in the PATH) where there is one: both have to mean the same. No cluster is asked.
+ */
+import { execFileSync } from 'node:child_process'
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { describe, expect, test } from 'vitest'
+import { parse, parseAllDocuments } from 'yaml'
+
+type Labels = Record<string, string>
+type Selector = { matchLabels?: Labels }
+type Container = {
+  name: string
+  image: string
+  restartPolicy?: string
+  env?: {
+    name: string
+    value?: string
+    valueFrom?: { secretKeyRef?: { name: string }; configMapKeyRef?: { name: string; key: string } }
+  }[]
+  envFrom?: { configMapRef: { name: string } }[]
+  ports?: { name: string }[]
+  lifecycle?: { preStop: { sleep: { seconds: number } } }
+  resources: { requests: Labels; limits: Labels }
+  securityContext: {
+    allowPrivilegeEscalation: boolean
+    readOnlyRootFilesystem: boolean
+    capabilities: { drop: string[] }
+  }
+}
+type PodSpec = {
+  automountServiceAccountToken: boolean
+  terminationGracePeriodSeconds: number
+  securityContext: { runAsNonRoot: boolean; seccompProfile: { type: string } }
+  initContainers?: Container[]
+  containers: Container[]
+}
+type Manifest = {
+  apiVersion: string
+  kind: string
+  metadata: { name: string; namespace?: string; annotations?: Labels }
+  data?: Labels
+  spec: {
+    replicas?: number
+    ingressClassName?: string
+    selector?: Labels & Selector
+    podSelector?: Selector
+    ports?: { targetPort: string }[]
+    template: { metadata: { labels: Labels }; spec: PodSpec }
+    volumeClaimTemplates?: { metadata: object }[]
+    rules?: { http: { paths: { backend: { service: { name: string } } }[] } }[]
+    scaleTargetRef?: { kind: string; name: string }
+  }
+}
+type Kustomization = {
+  components?: string[]
+  images?: { name: string; newName?: string; newTag?: string; digest?: string }[]
+  resources?: string[]
+}
+
+const ROOT = join(import.meta.dirname, '../../kustomize')
+const CLUSTER_WIDE = ['Namespace', 'PersistentVolume']
+
+const folders = readdirSync(ROOT, { recursive: true, encoding: 'utf8' })
+  .filter((path) => path.endsWith('kustomization.yaml'))
+  .map((path) => dirname(path))
+const read = (folder: string) =>
+  parse(readFileSync(join(ROOT, folder, 'kustomization.yaml'), 'utf8')) as Kustomization & { kind: string }
+const components = folders.filter((folder) => read(folder).kind === 'Component')
+const roots = folders.filter((folder) => !components.includes(folder))
+/** Those that someone may apply to get the service; base has no image yet. */
+const services = roots.filter((folder) => /^(overlays|tests)\//.test(folder))
+
+const run = (command: string, ...args: string[]) =>
+  execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+const tools: Record<string, (folder: string) => string> = {
+  kubectl: (folder) => run('kubectl', 'kustomize', join(ROOT, folder)),
+}
+const KUSTOMIZE = process.env.KUSTOMIZE ?? 'kustomize'
+try {
+  run(KUSTOMIZE, 'version')
+  tools.kustomize = (folder) => run(KUSTOMIZE, 'build', join(ROOT, folder))
+} catch (error) {
+  if (process.env.KUSTOMIZE) throw error
+}
+console.log(`Built with: ${Object.keys(tools).join(', ')}`)
+
+const identity = ({ kind, metadata }: Manifest) => `${kind} ${metadata.namespace ?? ''}/${metadata.name}`
+
+function build(folder: string, tool = 'kubectl'): Manifest[] {
+  const manifests = parseAllDocuments(tools[tool]?.(folder) ?? '').map((document) => document.toJS() as Manifest)
+  return manifests.sort((a, b) => (identity(a) < identity(b) ? -1 : 1))
+}
+
+describe.each(roots)('%s', (folder) => {
+  const manifests = build(folder)
+
+  test('means the same to each kustomize', () => {
+    expect(manifests.length).toBeGreaterThan(0)
+    for (const tool of Object.keys(tools)) expect(build(folder, tool), tool).toEqual(manifests)
+  })
+
+  test('has no object twice, no Secret, and no null that became text', () => {
+    expect(new Set(manifests.map(identity)).size).toBe(manifests.length)
+    expect(manifests.filter(({ apiVersion, kind }) => apiVersion === 'v1' && kind === 'Secret')).toEqual([])
+    expect(JSON.stringify(manifests)).not.toContain('"null"')
+  })
+})
+
+describe.each(services)('%s', (folder) => {
+  const manifests = build(folder)
+  const ofKind = (...kinds: string[]) => manifests.filter(({ kind }) => kinds.includes(kind))
+  const workloads = ofKind('Deployment', 'StatefulSet')
+  const deployment = ofKind('Deployment').find(({ metadata }) => metadata.name === 'users-api')
+  const containersOf = ({ spec }: Manifest) => [
+    ...(spec.template.spec.initContainers ?? []),
+    ...spec.template.spec.containers,
+  ]
+  const api = deployment ? containersOf(deployment) : []
+
+  test('everything is in the namespace users', () => {
+    const elsewhere = manifests.filter(
+      ({ kind, metadata }) => !CLUSTER_WIDE.includes(kind) && metadata.namespace !== 'users',
+    )
+    expect(elsewhere.map(identity)).toEqual([])
+  })
+
+  test("the API's containers run the image that the overlay names, and no container one without a tag", () => {
+    const overlay = folder.startsWith('overlays/') ? folder : join(folder, read(folder).resources?.[0] ?? '')
+    const [image, ...more] = read(overlay).images ?? []
+    expect(more).toEqual([])
+    const expected = `${image?.newName ?? image?.name}:${image?.newTag}${image?.digest ? `@${image.digest}` : ''}`
+    const ours = api.filter(({ name }) => ['ensure-secret', 'migrate', 'api'].includes(name))
+    expect(ours.length).toBeGreaterThanOrEqual(2)
+    expect(new Set(ours.map((container) => container.image))).toEqual(new Set([expected]))
+    for (const container of workloads.flatMap(containersOf)) expect(container.image).toMatch(/\S+:\S+/)
+  })
+
+  test('init containers stand in their order: what brings the Secret or the way to the database, then migrate', () => {
+    const order = api.map(({ name }) => name)
+    const expected = ['cloud-sql-proxy', 'ensure-secret', 'migrate', 'api']
+    expect(order).toEqual(expected.filter((name) => order.includes(name)))
+    expect(order).toContain('migrate')
+    expect(order.at(-1)).toBe('api')
+  })
+
+  test('every selector finds pods, every Ingress a Service, every named port a port', () => {
+    const pods = workloads.map(({ spec }) => spec.template)
+    const matching = (labels: Labels = {}) =>
+      pods.filter(({ metadata }) => Object.entries(labels).every(([key, value]) => metadata.labels[key] === value))
+    for (const { kind, metadata, spec } of ofKind(
+      'Service',
+      'PodDisruptionBudget',
+      'NetworkPolicy',
+      'Deployment',
+      'StatefulSet',
+    )) {
+      const labels = kind === 'Service' ? (spec.selector as Labels) : (spec.selector ?? spec.podSelector)?.matchLabels
+      if (labels?.['cnpg.io/cluster']) continue // pods that an operator makes
+      expect(matching(labels).length, `${kind} ${metadata.name}`).toBeGreaterThan(0)
+      const names = matching(labels).flatMap((pod) =>
+        pod.spec.containers.flatMap(({ ports }) => ports?.map(({ name }) => name)),
+      )
+      if (kind === 'Service') for (const { targetPort } of spec.ports ?? []) expect(names).toContain(targetPort)
+    }
+    const serviceNames = ofKind('Service').map(({ metadata }) => metadata.name)
+    for (const { spec } of ofKind('Ingress')) {
+      for (const { backend } of spec.rules?.flatMap(({ http }) => http.paths) ?? [])
+        expect(serviceNames).toContain(backend.service.name)
+    }
+  })
+
+  test('every setting that a container reads is there: in the generated ConfigMap, or in a Secret that is made in the cluster', () => {
+    const configMaps = new Map(ofKind('ConfigMap').map(({ metadata, data }) => [metadata.name, data]))
+    for (const { name, env = [], envFrom = [] } of workloads.flatMap(containersOf)) {
+      for (const { configMapRef } of envFrom)
+        expect(configMaps.has(configMapRef.name), `${name}: ${configMapRef.name}`).toBe(true)
+      for (const { valueFrom } of env) {
+        const { configMapKeyRef: key, secretKeyRef: secret } = valueFrom ?? {}
+        if (key) expect(configMaps.get(key.name)?.[key.key], `${name}: ${key.name} ${key.key}`).toBeDefined()
+        if (secret) expect(['users-db', 'users-db-app']).toContain(secret.name)
+      }
+    }
+  })
+
+  test('every pod meets Pod Security restricted, has a memory limit and no CPU limit, and no token of its own accord', () => {
+    for (const workload of workloads) {
+      const { spec } = workload.spec.template
+      expect(spec.automountServiceAccountToken).toBe(false)
+      expect(spec.securityContext).toMatchObject({ runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } })
+      for (const { name, resources, securityContext } of containersOf(workload)) {
+        expect(securityContext, name).toEqual({
+          allowPrivilegeEscalation: false,
+          readOnlyRootFilesystem: true,
+          capabilities: { drop: ['ALL'] },
+        })
+        expect(Object.keys(resources.limits), name).toEqual(['memory'])
+        expect(Object.keys(resources.requests).sort(), name).toEqual(['cpu', 'memory'])
+      }
+    }
+  })
+
+  test('the grace period is longer than all that happens in it', () => {
+    const container = api.at(-1)
+    const shutdownMs = Number(container?.env?.find(({ name }) => name === 'SHUTDOWN_TIMEOUT_MS')?.value)
+    const graceSeconds = deployment?.spec.template.spec.terminationGracePeriodSeconds ?? 0
+    expect(graceSeconds).toBeGreaterThan(
+      (container?.lifecycle?.preStop.sleep.seconds ?? Number.NaN) + shutdownMs / 1000,
+    )
+  })
+
+  test('an Ingress has its class by one of the two ways, never by both', () => {
+    for (const { metadata, spec } of ofKind('Ingress')) {
+      const ways = [spec.ingressClassName, metadata.annotations?.['kubernetes.io/ingress.class']]
+      expect(ways.filter(Boolean)).toHaveLength(1)
+    }
+  })
+
+  test('what cannot be changed later is not touched: claims have no labels; nor is a number that an autoscaler sets', () => {
+    for (const { spec } of ofKind('StatefulSet')) {
+      expect(spec.volumeClaimTemplates?.map(({ metadata }) => metadata)).toEqual([{ name: 'data' }])
+    }
+    const scaled = ofKind('HorizontalPodAutoscaler').map(({ spec }) => spec.scaleTargetRef?.name)
+    expect(deployment?.spec.replicas === undefined).toBe(scaled.includes('users-api'))
+  })
+})
+
+test('every component is part of a kustomization under tests', () => {
+  const used = new Set<string>()
+  const follow = (folder: string) => {
+    for (const path of read(folder).components ?? []) {
+      const component = join(folder, path)
+      used.add(component)
+      follow(component)
+    }
+  }
+  for (const folder of roots.filter((root) => root.startsWith('tests/'))) follow(folder)
+  expect(components.length).toBeGreaterThan(0)
+  expect(components.filter((component) => !used.has(component))).toEqual([])
+})

@@ -1,0 +1,83 @@
+import { once } from 'node:events'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+
+/** A network between the service and PostgreSQL that can fail. */
+export type FaultyNetwork = {
+  port: number
+  /** The messages that were sent to PostgreSQL since the last call, by their type (PostgreSQL, section 54.7). */
+  sent(): string
+  /** Silent: nothing arrives any more, on old and new connections, and nothing is refused. */
+  silence(on: boolean): void
+  /** Ends every connection, with a reset. */
+  cut(): void
+  close(): void
+}
+
+export async function startProxy(target: number): Promise<FaultyNetwork> {
+  const pairs = new Set<[Socket, Socket]>()
+  let silent = false
+  let log = ''
+
+  /** Notes the types of the messages in what the service sends; a message may come in parts. */
+  function createNote() {
+    let rest: Buffer = Buffer.alloc(0)
+    let started = false
+    return (chunk: Buffer) => {
+      rest = Buffer.concat([rest, chunk])
+      for (;;) {
+        const head = started ? 1 : 0
+        if (rest.length < head + 4) return
+        const end = head + rest.readUInt32BE(head)
+        if (rest.length < end) return
+        if (started) log += String.fromCharCode(rest[0] as number)
+        started = true
+        rest = rest.subarray(end)
+      }
+    }
+  }
+
+  const server = createServer((client) => {
+    const upstream = connect(target, '127.0.0.1')
+    const pair: [Socket, Socket] = [client, upstream]
+    pairs.add(pair)
+    const note = createNote()
+    client.on('data', note)
+    client.pipe(upstream).pipe(client)
+    for (const socket of pair) {
+      socket.on('error', () => {})
+      socket.on('close', () => {
+        pairs.delete(pair)
+        if (!silent) for (const other of pair) other.destroy()
+      })
+      if (silent) socket.pause()
+    }
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+
+  return {
+    port: (server.address() as AddressInfo).port,
+    sent() {
+      const all = log
+      log = ''
+      return all
+    },
+    silence(on) {
+      silent = on
+      for (const [client, upstream] of pairs) {
+        if (on) {
+          client.unpipe(upstream).pause()
+          upstream.unpipe(client).pause()
+        } else {
+          client.pipe(upstream).pipe(client)
+        }
+      }
+    },
+    cut() {
+      for (const pair of pairs) for (const socket of pair) socket.resetAndDestroy()
+    },
+    close() {
+      server.close()
+      for (const pair of pairs) for (const socket of pair) socket.destroy()
+    },
+  }
+}
