@@ -11,6 +11,8 @@ export type DatabaseOptions = ConnectionOptions & {
 export type Database = {
   /** Runs a statement that changes nothing, again if the connection went under it. @throws DatabaseUnavailable */
   read(text: string, parameters: readonly unknown[]): Promise<Row[]>
+  /** Whether anyone waits for a read now. */
+  busy(): boolean
   /** Runs statements that change nothing on a connection for them alone, until it is closed. */
   session(): { read: Database['read']; close(): Promise<void> }
   /** Runs a statement once, on a connection of its own. @throws DatabaseUnavailable, after which it may have been carried out */
@@ -94,6 +96,8 @@ export function createDatabase(options: DatabaseOptions): Database {
 
   return {
     read: (text, parameters) => readOn(reads, text, parameters),
+
+    busy: reads.busy,
 
     session() {
       const connection = createConnection(quiet)

@@ -32,6 +32,8 @@ export type Connection = {
    * @throws DatabaseUnavailable when no answer can be had; postgres.PostgresError when the database refuses it
    */
   query(text: string, parameters: readonly unknown[]): Promise<Row[]>
+  /** Whether an answer is waited for. */
+  busy(): boolean
   /** The reason for which nothing can be asked now. */
   failure(): DatabaseUnavailable | undefined
   /** Opens it, now and again whenever it is lost. Resolves when it is open, however long that takes. */
@@ -216,6 +218,7 @@ export function createConnection(options: ConnectionOptions): Connection {
 
   return {
     query,
+    busy: () => pending.size > 0,
     failure: () => failure,
     async open() {
       while (session === undefined && !closing.signal.aborted) {

@@ -5,33 +5,30 @@ import { problemDetails, problemFor } from './problem.ts'
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
 
 /**
- * Answers with one JSON object a line, taking the next batch when the client has read the last. A failure amid the
- * answer is a problem object as its last line; one before its first line is thrown.
+ * Answers with lines of JSON, taking more when the client has read the last. A failure amid the answer is a problem
+ * object as its last line; one before its first line is thrown.
  */
 export async function ndjson(
   c: Context<Env>,
-  batches: AsyncGenerator<readonly object[], void, void>,
+  lines: AsyncGenerator<string, void, void>,
   headers: Record<string, string>,
 ): Promise<Response> {
-  const lines = (batch: readonly object[]) => batch.map((object) => `${JSON.stringify(object)}\n`).join('')
+  let next = (await lines.next()).value
   const utf8 = new TextEncoder()
-  const first = await batches.next()
-  let next: string | undefined = first.done ? undefined : lines(first.value)
   const body = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
-        if (next === undefined) return controller.close()
+        if (typeof next !== 'string') return controller.close()
         controller.enqueue(utf8.encode(next))
         try {
-          const { value, done } = await batches.next()
-          next = done ? undefined : lines(value)
+          next = (await lines.next()).value
         } catch (error) {
           const { status, message } = problemFor(error as Error, c)
-          next = lines([problemDetails(status, message, c.req.path, c.get('requestId'))])
+          next = `${JSON.stringify(problemDetails(status, message, c.req.path, c.get('requestId')))}\n`
         }
       },
       async cancel() {
-        await batches.return()
+        await lines.return()
       },
     },
     { highWaterMark: 0 },

@@ -50,10 +50,10 @@ const wantsStream = (c: Context) =>
 export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: number }) {
   let streams = 0
 
-  async function* counted<T>(batches: AsyncGenerator<T, void, void>) {
+  async function* counted(lines: AsyncGenerator<string, void, void>) {
     streams++
     try {
-      yield* batches
+      yield* lines
     } finally {
       streams--
     }
@@ -67,7 +67,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     const headers = { 'Cache-Control': 'private, no-store', Vary: 'Accept' }
     if (c.req.method === 'HEAD')
       return new Response(null, { headers: { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE } })
-    return ndjson(c, counted(store.all(after)), headers)
+    return ndjson(c, counted(store.lines(after)), headers)
   }
 
   return new Hono<Env>()
