@@ -79,17 +79,29 @@ function edit(file: string, from: string | RegExp, to: string) {
   writeFileSync(path, text.replace(from, to))
 }
 
-function push(message: string) {
+async function push(message: string) {
   git('add', '--all')
   git('commit', '--quiet', `--message=${message}`)
   git('push', '--quiet', 'origin', 'main')
-  return head()
+  return pushed()
 }
 
 /** As release.yml does. */
-function release(tag: string) {
+async function release(tag: string) {
   run(process.execPath, '.github/scripts/set-image.ts', `${tag}@${DIGEST}`, '--push')
-  return head()
+  return pushed()
+}
+
+async function revert() {
+  git('revert', '--no-edit', 'HEAD')
+  git('push', '--quiet', 'origin', 'main')
+  return pushed()
+}
+
+/** Tells Argo CD, as a webhook does: on its own it looks at git every few minutes. Returns the commit. */
+async function pushed() {
+  await argocd('annotate', 'applications', '--all', 'argocd.argoproj.io/refresh=normal', '--overwrite')
+  return git('rev-parse', 'HEAD')
 }
 
 const nameOf = (reference: string) => reference.slice(0, reference.lastIndexOf(':'))
@@ -103,8 +115,6 @@ const status = async (name = 'users-api') =>
 
 /** Waits until the commit is what runs. */
 async function synced(commit: string, name = 'users-api') {
-  // As a webhook does: on its own, Argo CD may look at git only every few minutes.
-  await argocd('annotate', 'application', name, 'argocd.argoproj.io/refresh=normal', '--overwrite')
   let seen: unknown
   await until(`${name} is at ${commit}`, SYNC_TIMEOUT_S, async () => {
     const { sync, health, operationState, conditions } = await status(name)
@@ -168,7 +178,7 @@ beforeAll(async () => {
   edit('kustomize/argocd/project.yaml', /- https:.*/, `- file://${folder}/users-api.git`)
   edit(`${GKE}/kustomization.yaml`, /newName: .*/, `newName: ${nameOf(image)}`)
   edit(`${MINIKUBE}/kustomization.yaml`, /newTag: .*/, `newName: ${nameOf(image)}\n    newTag: ${tagOf(image)}`)
-  push('the working tree')
+  await push('the working tree')
 })
 
 afterAll(async () => {
@@ -178,7 +188,7 @@ afterAll(async () => {
 
 describe('the gke overlay', () => {
   test('is Synced and Healthy on an empty cluster with nothing but kubectl apply -k kustomize/argocd', async () => {
-    const commit = release(tagOf(image))
+    const commit = await release(tagOf(image))
     await applyArgocd()
     await mark()
     await synced(commit)
@@ -234,13 +244,11 @@ describe('the gke overlay', () => {
   test('rolls a release out under load with no failed request, and its revert too', async () => {
     const url = await reachable()
     const load = startLoad({ url, rate: 50 })
-    await synced(release(tagOf(nextImage)))
+    await synced(await release(tagOf(nextImage)))
     await allGone()
     expect(await images()).toEqual([nextImage, nextImage, nextImage, nextImage])
 
-    git('revert', '--no-edit', 'HEAD')
-    git('push', '--quiet', 'origin', 'main')
-    await synced(head())
+    await synced(await revert())
     await allGone()
     expect(await images()).toEqual([image, image, image, image])
 
@@ -271,7 +279,7 @@ describe('the gke overlay', () => {
     const [old] = (await pods()).map(configMap)
     edit(BASE, /.*api-disruption-budget\.yaml\n/, '')
     edit(BASE, /LOG_LEVEL=.*/, 'LOG_LEVEL=warn')
-    const commit = push('no budget, fewer logs')
+    const commit = await push('no budget, fewer logs')
     await until('the old ConfigMap is gone', SYNC_TIMEOUT_S, async () => {
       if (await exists('configmap', `${old}`)) return false
       expect((await pods()).map(configMap)).not.toContain(old)
@@ -284,10 +292,10 @@ describe('the gke overlay', () => {
   test('leaves the replicas to an autoscaler', async () => {
     edit(`${GKE}/kustomization.yaml`, /^images:/m, 'components:\n  - ../../components/hpa\n\nimages:')
     edit('kustomize/components/hpa/autoscaler.yaml', /minReplicas: \d+/, 'minReplicas: 5')
-    await synced(push('an autoscaler that wants five'))
+    await synced(await push('an autoscaler that wants five'))
     await until('there are five replicas', 120, async () => (await replicas()) === 5)
     edit(BASE, /LOG_LEVEL=.*/, 'LOG_LEVEL=info')
-    await synced(push('another sync'))
+    await synced(await push('another sync'))
     expect(await replicas()).toBe(5)
   })
 
@@ -322,7 +330,7 @@ describe('the minikube overlay', () => {
     edit('kustomize/argocd/application.yaml', GKE, MINIKUBE)
     // No controller serves this class, as on a minikube without its addon.
     edit(`${MINIKUBE}/ingress.yaml`, /ingressClassName: .*/, 'ingressClassName: nobody')
-    const commit = push('an Ingress that nobody serves')
+    const commit = await push('an Ingress that nobody serves')
     await applyArgocd()
     await mark()
     await synced(commit)
@@ -330,7 +338,7 @@ describe('the minikube overlay', () => {
 
     // What is pruned last waits for the health of what was applied before.
     edit(BASE, /LOG_LEVEL=.*/, 'LOG_LEVEL=debug')
-    await synced(push('one ConfigMap replaces another'))
+    await synced(await push('one ConfigMap replaces another'))
   })
 
   test('goes to the clusters whose label names it, and to no other', async () => {

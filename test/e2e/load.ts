@@ -8,6 +8,7 @@ import { NAMESPACE } from './kubectl.ts'
 const CLIENT_TIMEOUT_MS = 10_000
 const KEEP_ALIVE_CLIENTS = 4
 const TICK_MS = 10
+const PRINTED_MAX = 30
 
 type Request = { method: 'GET' | 'POST'; path: string; body?: object; expect: number }
 export type Answer = {
@@ -79,7 +80,7 @@ export function startLoad({ url, rate, next = readsAndWrites() }: LoadOptions) {
               created.set(user.id, user.username)
             }
             const id = response.headers['x-request-id']
-            const wrong = status !== expect && { error: text.slice(0, 200) }
+            const wrong = status !== expect && { error: detailOf(text) }
             resolve({ status, ...wrong, ...(typeof id === 'string' && { requestId: id }) })
           })
         },
@@ -118,8 +119,8 @@ export function startLoad({ url, rate, next = readsAndWrites() }: LoadOptions) {
       console.log(
         `  ${title}: ${sent} requests in ${seconds} s, answers ${JSON.stringify(statuses)}, slowest ${slowestMs} ms, ${failures.length} failed`,
       )
-      for (const failure of failures.slice(0, 50)) console.log(`    ${line(failure)}`)
-      if (failures.length > 50) console.log(`    ... and ${failures.length - 50} more`)
+      for (const failure of failures.slice(0, PRINTED_MAX)) console.log(`    ${line(failure)}`)
+      if (failures.length > PRINTED_MAX) console.log(`    ... and ${failures.length - PRINTED_MAX} more`)
       return { sent, statuses, slowestMs, failures, created }
     },
   }
@@ -133,6 +134,12 @@ function readsAndWrites(): (n: number) => Request {
     const username = `load-${run}-${n}`
     return { method: 'POST', path: '/users', body: { username, email: `${username}@example.com` }, expect: 201 }
   }
+}
+
+/** What a problem says, or whatever else the body of a wrong answer begins with. */
+function detailOf(body: string): string {
+  const detail = /"detail":"([^"]*)"/.exec(body)?.[1]
+  return detail ?? body.slice(0, 200)
 }
 
 function line({ at, ms, method, path, status, error, requestId, ending }: Answer): string {
