@@ -326,6 +326,7 @@ test('one statement and one round trip a request, prepared by name', async () =>
     // Bind, Execute, Sync.
     expect(proxy.sent(), `${method} ${path}`).toBe('BES')
   }
+  // Those of one moment share statements, so they are fewer.
   await Promise.all(Array.from({ length: 40 }, () => create()))
   expect(proxy.sent().length).toBeLessThan(5 * 'BES'.length + 8)
 })

@@ -10,7 +10,7 @@ export function limitBody(maxBytes: number) {
     throw new Problem(413, `The body must have at most ${maxBytes} bytes.`, { headers: { Connection: 'close' } })
   }
   const countBytes = bodyLimit({ maxSize: maxBytes, onError: tooLarge })
-  return createMiddleware<Env>(async function limitBody(c, next) {
+  return createMiddleware<Env>(function limitBody(c, next) {
     // Counting what arrives costs more than all the rest of a small request: only where the length is not known.
     if (c.req.header('transfer-encoding') !== undefined) return countBytes(c, next)
     if (Number(c.req.header('content-length') ?? 0) > maxBytes) tooLarge()

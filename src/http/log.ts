@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import type { Context, Next } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import { type Logger, pino } from 'pino'
 import type { Env } from './env.ts'
@@ -24,15 +25,18 @@ export const requestIdOf = (given: string | undefined | null): string =>
 /** Gives each request its id and its log, and says the id in the answer. At level debug each request is a line. */
 export function requestLog(log: Logger) {
   const accessLog = log.isLevelEnabled('debug')
-  return createMiddleware<Env>(async function requestLog(c, next) {
+  async function logged(c: Context<Env>, next: Next) {
+    const start = performance.now()
+    await next()
+    const ms = Math.round(performance.now() - start)
+    const { method, path } = c.req
+    log.debug({ requestId: c.get('requestId'), method, path, status: c.res.status, ms }, 'request')
+  }
+  return createMiddleware<Env>(function requestLog(c, next) {
     const requestId = requestIdOf(c.req.header('x-request-id'))
     c.set('requestId', requestId)
     c.set('log', log)
     c.env.outgoing.setHeader('X-Request-Id', requestId)
-    if (!accessLog) return next()
-    const start = performance.now()
-    await next()
-    const ms = Math.round(performance.now() - start)
-    log.debug({ requestId, method: c.req.method, path: c.req.path, status: c.res.status, ms }, 'request')
+    return accessLog ? logged(c, next) : next()
   })
 }

@@ -7,7 +7,8 @@ import { NDJSON_MEDIA_TYPE, ndjson } from '../http/ndjson.ts'
 import { Problem, ProblemType, unavailableProblem } from '../http/problem.ts'
 import { valid, validJson } from '../http/validate.ts'
 import { LIMIT_DEFAULT, ListQuery, NewUser, UserId, UserPatch } from './schemas.ts'
-import type { Conflict, StoredUser, UserStore } from './store.ts'
+import type { StoredUser } from './statements.ts'
+import type { Conflict, UserStore } from './store.ts'
 
 /** What a patch may be sent as. */
 export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']

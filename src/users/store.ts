@@ -1,163 +1,20 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { and, asc, eq, gt, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
 import postgres from 'postgres'
 import type { Database } from '../db/client.ts'
-import type { Row } from '../db/connection.ts'
-import { arrayText, builder, prepare, rfc3339 } from '../db/statement.ts'
+import { arrayText, rfc3339 } from '../db/statement.ts'
 import { encodeCursor } from './cursor.ts'
+import { createGetQueue } from './get-queue.ts'
 import { createInsertQueue } from './insert-queue.ts'
-import type { NewUser, User, UserPatch } from './schemas.ts'
-import { folded, users } from './table.ts'
+import type { NewUser, UserPatch } from './schemas.ts'
+import { type Field, type StoredUser, statements, toStored, toUsers } from './statements.ts'
 
-/** A user and the version that its entity tag names: 1 at first, one more after each change. */
-export type StoredUser = { user: User; version: number }
-export type Field = 'username' | 'email'
 export type Conflict = { outcome: 'conflict'; fields: Field[] }
 /** Versions that a change may start from; undefined for any. */
 export type Versions = readonly number[] | undefined
 type Missed = { outcome: 'missing' } | { outcome: 'stale' }
 
 export type UserStore = ReturnType<typeof createUserStore>
-
-const { placeholder } = sql
-const columns = {
-  id: users.id,
-  username: users.username,
-  email: users.email,
-  version: users.version,
-  createdAt: users.createdAt,
-  updatedAt: users.updatedAt,
-}
-const ofVersion = sql`(${placeholder('versions')}::int[] is null or ${users.version} = any(${placeholder('versions')}::int[]))`
-const target = and(eq(users.id, placeholder('id')), ofVersion)
-
-/** Stands between the values of a column: neither a username nor an email can hold it. */
-const SEPARATOR = '\u001f'
-
-/**
- * A page as one row that has each column's values in one text, which costs PostgreSQL as much and us half of what
- * a row for each user costs. Most users were never updated: then the time of that is left out, too.
- */
-function page(filter?: SQL) {
-  const rows = builder
-    .select(columns)
-    .from(users)
-    .where(and(gt(users.id, placeholder('after')), filter))
-    .orderBy(asc(users.id))
-    .limit(placeholder('limit'))
-    .as('page')
-  const joined = (value: SQLWrapper) => sql`string_agg(${value}, ${sql.raw(`U&'\\001f'`)})`
-  return builder
-    .select({
-      ids: joined(sql`${rows.id}::text`),
-      usernames: joined(rows.username),
-      emails: joined(rows.email),
-      createdAt: joined(sql`${rows.createdAt}::text`),
-      updatedAt: joined(sql`coalesce(nullif(${rows.updatedAt}, ${rows.createdAt})::text, '')`),
-    })
-    .from(rows)
-}
-
-/** A time as `rfc3339` writes it, for the one place where PostgreSQL makes the JSON. */
-const jsonTime = (column: SQLWrapper) => sql`to_char(${column}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
-
-/**
- * The users after one as lines of JSON, and the last id: PostgreSQL makes the text, so that a stream of a million
- * users leaves next to nothing behind in our memory.
- */
-function jsonLines() {
-  const rows = builder
-    .select({
-      id: users.id,
-      username: users.username,
-      email: users.email,
-      createdAt: jsonTime(users.createdAt).as('createdAt'),
-      updatedAt: jsonTime(users.updatedAt).as('updatedAt'),
-    })
-    .from(users)
-    .where(gt(users.id, placeholder('after')))
-    .orderBy(asc(users.id))
-    .limit(placeholder('limit'))
-    .as('page')
-  return builder
-    .select({
-      lines: sql`string_agg(row_to_json(page)::text, U&'\\000a') || U&'\\000a'`,
-      last: sql`max(${rows.id})`,
-    })
-    .from(rows)
-}
-
-/** The users of a page's one row. */
-function toUsers([row]: Row[]): User[] {
-  const [ids, usernames = [], emails = [], created = [], updated = []] = (row ?? []).map((column) =>
-    typeof column === 'string' ? column.split(SEPARATOR) : [],
-  )
-  return (ids ?? []).map((id, i) => {
-    const createdAt = rfc3339(created[i] as string)
-    return {
-      id: Number(id),
-      username: usernames[i] as string,
-      email: emails[i] as string,
-      createdAt,
-      updatedAt: updated[i] ? rfc3339(updated[i]) : createdAt,
-    }
-  })
-}
-
-const is = (field: Field) => sql`${folded(users[field])} = ${folded(placeholder(field))}`
-
-const statements = {
-  get: prepare<'id'>(
-    builder
-      .select(columns)
-      .from(users)
-      .where(eq(users.id, placeholder('id'))),
-  ),
-  list: prepare<'after' | 'limit'>(page()),
-  listByUsername: prepare<'after' | 'limit' | 'username'>(page(is('username'))),
-  listByEmail: prepare<'after' | 'limit' | 'email'>(page(is('email'))),
-  listByBoth: prepare<'after' | 'limit' | Field>(page(and(is('username'), is('email')))),
-  lines: prepare<'after' | 'limit'>(jsonLines()),
-  update: prepare<'id' | 'versions' | Field>(
-    builder
-      .update(users)
-      .set({
-        username: sql`coalesce(${placeholder('username')}, ${users.username})`,
-        email: sql`coalesce(${placeholder('email')}, ${users.email})`,
-        version: sql`${users.version} + 1`,
-        updatedAt: sql`now()`,
-      })
-      .where(target)
-      .returning(columns),
-  ),
-  remove: prepare<'id' | 'versions'>(builder.delete(users).where(target).returning({ id: users.id })),
-  /** Who stands in the way of a new user, and what the Idempotency-Key was used for. */
-  rivals: prepare<'key' | Field>(
-    builder
-      .select({
-        username: is('username'),
-        email: is('email'),
-        key: sql`coalesce(${users.idempotencyKey} = ${placeholder('key')}, false)`,
-        hash: users.idempotencyHash,
-        id: users.id,
-        createdAt: users.createdAt,
-      })
-      .from(users)
-      .where(sql`${is('username')} or ${is('email')} or ${users.idempotencyKey} = ${placeholder('key')}`),
-  ),
-}
-
-const toStored = ([id, username, email, version, createdAt, updatedAt]: Row): StoredUser => ({
-  user: {
-    id: Number(id),
-    username: username as string,
-    email: email as string,
-    createdAt: rfc3339(createdAt as string),
-    updatedAt: rfc3339(updatedAt as string),
-  },
-  version: version as number,
-})
 
 /** What PostgreSQL would call a new user's row: it has just been created, so its first answer can be given again. */
 const asCreated = (id: number, { username, email }: NewUser, createdAt: string): StoredUser => ({
@@ -182,10 +39,7 @@ const versionsText = (versions: Versions) => (versions ? arrayText(versions) : n
 export function createUserStore(db: Database) {
   const inserts = createInsertQueue(db)
 
-  async function get(id: number): Promise<StoredUser | undefined> {
-    const [row] = await statements.get(db.read, { id })
-    return row && toStored(row)
-  }
+  const { get } = createGetQueue(db)
 
   /** Why a change met no row. */
   async function missed(id: number, versions: Versions): Promise<Missed> {

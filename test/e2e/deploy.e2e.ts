@@ -1,6 +1,6 @@
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
   apiPods,
   apply,
@@ -107,6 +107,8 @@ describe('kubectl apply -k kustomize/overlays/minikube on a cluster without it',
     await apply('overlays/minikube')
     await settled()
   })
+  // Another overlay's volume has another class, which cannot be changed.
+  afterAll(deleteNamespace)
 
   test('is all it takes: one pod is ready, and users are created and listed through the Ingress', async () => {
     expect(await apiPods()).toHaveLength(1)
