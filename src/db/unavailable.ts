@@ -37,7 +37,7 @@ export function unavailable(error: unknown): DatabaseUnavailable | undefined {
     return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  if (!/^(CONNECTION_|CONNECT_|E[A-Z]+$)/.test(code)) return undefined
+  if (!/^(CONNECTION_|CONNECT_|E[A-Z_]+$)/.test(code)) return undefined
   // An AggregateError, of several addresses tried, has no message.
   return new DatabaseUnavailable((error instanceof Error && error.message) || code, 'lost', error)
 }
