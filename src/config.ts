@@ -4,11 +4,12 @@ import type { Address } from './db/connection.ts'
 import { LOG_LEVELS } from './http/log.ts'
 
 const integer = (minimum: number, maximum: number) =>
-  z
-    .string()
-    .regex(/^\d+$/, `must be a whole number from ${minimum} to ${maximum}`)
-    .transform(Number)
-    .refine((n) => n >= minimum && n <= maximum, `must be a whole number from ${minimum} to ${maximum}`)
+  z.string().transform((text, context) => {
+    const value = Number(text)
+    if (/^\d+$/.test(text) && value >= minimum && value <= maximum) return value
+    context.addIssue(`must be a whole number from ${minimum} to ${maximum}`)
+    return z.NEVER
+  })
 
 const DAY_MS = 86_400_000
 const milliseconds = (fallback: number) => integer(0, DAY_MS).default(fallback)

@@ -27,6 +27,7 @@ export type Database = {
 
 const WATCH_INTERVAL_MS = 100
 const RETRY_MS = 50
+const WARM_DELAY_MS = 100
 const RENEW_INTERVAL_MS = 1000
 
 /**
@@ -131,8 +132,8 @@ export function createDatabase(options: DatabaseOptions): Database {
 
     async opened() {
       await reads.open()
-      // So that the first write need not wait for it.
-      void writes[0]?.open()
+      // So that the first write need not wait for it; but the first answers come first.
+      setTimeout(() => void writes[0]?.open(), WARM_DELAY_MS).unref()
     },
 
     async ping() {
