@@ -116,6 +116,18 @@ describe('slow and silent clients', () => {
     await gone
   })
 
+  test('one that sends a byte now and then is told that it is too slow', async () => {
+    const socket = connect(api.port, '127.0.0.1').setEncoding('utf8')
+    let answer = ''
+    socket.on('data', (text) => (answer += text)).on('error', () => {})
+    const bytes = [...'GET /users HTTP/1.1\r\nHost: a-host-with-a-long-name\r\nX-Header: more and more\r\n\r\n']
+    const drip = setInterval(() => socket.write(bytes.shift() ?? ''), 50)
+    await once(socket, 'close')
+    clearInterval(drip)
+    expect(problem(answer).status).toBe(408)
+    expect(bytes.length).toBeGreaterThan(0)
+  })
+
   test('one that hangs up half-way does not disturb the others', async () => {
     for (let i = 0; i < 20; i++) {
       const socket = connect(api.port, '127.0.0.1')
