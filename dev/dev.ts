@@ -70,7 +70,10 @@ async function dev() {
       PORT: String(port),
       DRAIN_DELAY_MS: process.env.DRAIN_DELAY_MS || '0',
     }
-    const [code] = await once(start(['src/main.ts', 'migrate'], env), 'exit')
+    const migrating = start(['src/main.ts', 'migrate'], env)
+    stopping.signal.addEventListener('abort', () => migrating.kill('SIGTERM'))
+    const [code] = await once(migrating, 'exit')
+    if (stopping.signal.aborted) return
     if (code !== 0) throw new PostgresError('The migrations could not be applied.')
     say(`
   Users API   http://localhost:${port}/users

@@ -64,6 +64,8 @@ test.each([
   ['DATABASE_URL', 'mysql://a/b'],
   ['DATABASE_URL', 'nonsense'],
   ['DATABASE_URL', 'postgres://host'],
+  ['DATABASE_URL', 'postgres://u:p%@host/db'],
+  ['HEADERS_TIMEOUT_MS', '60000'],
   ['DATABASE_URL', 'postgres://host/db?sslmode=maybe'],
   ['DB_PASSWORD_FILE', '/does/not/exist'],
   ['DB_SSLMODE', 'maybe'],

@@ -15,10 +15,24 @@ const DAY_MS = 86_400_000
 const milliseconds = (fallback: number) => integer(0, DAY_MS).default(fallback)
 const SSL_MODES = ['disable', 'prefer', 'require', 'verify-full'] as const
 
+/** The text that a part of a URL stands for; undefined where its % stands for nothing. */
+function decoded(part: string): string | undefined {
+  try {
+    return decodeURIComponent(part)
+  } catch {
+    return undefined
+  }
+}
+
 const databaseUrl = z.string().transform((text, context): Address => {
   const url = URL.canParse(text) ? new URL(text) : undefined
   const ssl = z.enum(SSL_MODES).safeParse(url?.searchParams.get('sslmode') ?? 'disable')
-  const database = decodeURIComponent(url?.pathname.slice(1) ?? '')
+  const database = decoded(url?.pathname.slice(1) ?? '')
+  const [user, password] = [decoded(url?.username ?? ''), decoded(url?.password ?? '')]
+  if (user === undefined || password === undefined || database === undefined) {
+    context.addIssue('has a % that stands for nothing: write it as %25')
+    return z.NEVER
+  }
   if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !(url.hostname || url.searchParams.get('host')) || !database) {
     context.addIssue('must be like postgres://user:password@host:5432/database')
     return z.NEVER
@@ -31,8 +45,8 @@ const databaseUrl = z.string().transform((text, context): Address => {
     host: url.searchParams.get('host') ?? url.hostname.replace(/^\[|\]$/g, ''),
     port: Number(url.port || 5432),
     database,
-    user: decodeURIComponent(url.username) || 'postgres',
-    password: decodeURIComponent(url.password),
+    user: user || 'postgres',
+    password,
     ssl: ssl.data,
   }
 })
@@ -127,6 +141,9 @@ export function parseConfig(env: Record<string, string | undefined>) {
   const apiPassword = s.DB_API_PASSWORD ?? s.DB_API_PASSWORD_FILE
   if (s.DB_API_USER !== undefined && apiPassword === undefined) {
     throw new ConfigError('DB_API_USER needs DB_API_PASSWORD or DB_API_PASSWORD_FILE.')
+  }
+  if (s.HEADERS_TIMEOUT_MS > s.REQUEST_TIMEOUT_MS && s.REQUEST_TIMEOUT_MS > 0) {
+    throw new ConfigError('HEADERS_TIMEOUT_MS must not be more than REQUEST_TIMEOUT_MS, which includes it.')
   }
   return {
     logLevel: s.LOG_LEVEL,

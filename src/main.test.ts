@@ -135,6 +135,23 @@ describe('stopping', () => {
     expect(await api.exited).toBe(0)
   })
 
+  test('ends as soon as a stream that was under way has ended', async () => {
+    await database.sql`insert into users (username, email) select 'many' || i, 'many' || i || '@example.com' from generate_series(1, 5000) i`
+    const api = await serve()
+    const agent = new Agent({ keepAlive: true })
+    const request = httpGet(`${api.url}/users`, { agent, headers: { accept: 'application/x-ndjson' } })
+    const [response] = await once(request, 'response')
+    api.process.kill('SIGTERM')
+    await api.printed(/"msg":"stopping"/)
+    await sleep(200)
+    const start = performance.now()
+    response.resume()
+    await once(response, 'end')
+    expect(await api.exited).toBe(0)
+    expect(performance.now() - start).toBeLessThan(5000)
+    agent.destroy()
+  })
+
   test('cuts what does not end within the deadline', async () => {
     const api = await serve({ SHUTDOWN_TIMEOUT_MS: '500', REQUEST_TIMEOUT_MS: '30000' })
     const socket = connect(api.port, '127.0.0.1')

@@ -47,8 +47,9 @@ async function serve(config: Config) {
   log.info({ port: server.port }, 'listening')
   if (!stopping.aborted) await new Promise((resolve) => stopping.addEventListener('abort', resolve))
   log.info({ signal: stopping.reason }, 'stopping')
+  const until = performance.now() + config.server.shutdownTimeoutMs
   await server.stop()
-  await database.close()
+  await database.close(Math.max(0, until - performance.now()))
   log.info('stopped')
 }
 

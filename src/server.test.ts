@@ -116,25 +116,58 @@ describe('slow and silent clients', () => {
     await gone
   })
 
-  test('one that sends a byte now and then is told that it is too slow', async () => {
-    const socket = connect(api.port, '127.0.0.1').setEncoding('utf8')
+  test('one that sends a byte now and then is told that it is too slow, and cut', async () => {
+    // Half open: it goes on sending after our end.
+    const socket = connect({ port: api.port, host: '127.0.0.1', allowHalfOpen: true }).setEncoding('utf8')
     let answer = ''
     socket.on('data', (text) => (answer += text)).on('error', () => {})
     const bytes = [...'GET /users HTTP/1.1\r\nHost: a-host-with-a-long-name\r\nX-Header: more and more\r\n\r\n']
     const drip = setInterval(() => socket.write(bytes.shift() ?? ''), 50)
-    await once(socket, 'close')
+    await new Promise((resolve) => socket.once('close', resolve))
     clearInterval(drip)
     expect(problem(answer).status).toBe(408)
     expect(bytes.length).toBeGreaterThan(0)
+  })
+
+  test('a request that was answered 408 is not carried out when its body comes after all', async () => {
+    const socket = connect({ port: api.port, host: '127.0.0.1', allowHalfOpen: true }).setEncoding('utf8')
+    let answer = ''
+    socket.on('data', (text) => (answer += text)).on('error', () => {})
+    const body = JSON.stringify({ username: 'toolate', email: 'toolate@example.com' })
+    socket.write(
+      `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body.slice(0, 5)}`,
+    )
+    await expect.poll(() => answer, { timeout: 5000 }).toMatch(/^HTTP\/1\.1 408 /)
+    socket.write(body.slice(5))
+    await sleep(300)
+    socket.destroy()
+    expect((await api.request('GET', '/users?username=toolate')).body.users).toEqual([])
+  })
+
+  test('one that resets after CONNECT, or holds its end open, does no harm', async () => {
+    for (let i = 0; i < 10; i++) {
+      const socket = connect(api.port, '127.0.0.1')
+      socket.on('error', () => {})
+      await once(socket, 'connect')
+      socket.write('CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n')
+      setImmediate(() => socket.resetAndDestroy())
+    }
+    const open = connect({ port: api.port, host: '127.0.0.1', allowHalfOpen: true })
+    open.on('error', () => {}).resume()
+    open.write('CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n')
+    await once(open, 'end')
+    const drip = setInterval(() => open.write('x'), 20)
+    await new Promise((resolve) => open.once('close', resolve))
+    clearInterval(drip)
+    expect((await api.request('GET', '/livez')).status).toBe(200)
   })
 
   test('one that hangs up half-way does not disturb the others', async () => {
     for (let i = 0; i < 20; i++) {
       const socket = connect(api.port, '127.0.0.1')
       socket.on('error', () => {})
-      socket.write(
-        'POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"user',
-      )
+      const length = i % 2 === 0 ? 'Content-Length: 100\r\n\r\n' : 'Transfer-Encoding: chunked\r\n\r\n64\r\n'
+      socket.write(`POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n${length}{"user`)
       await once(socket, 'connect')
       socket.destroy()
     }

@@ -31,6 +31,7 @@ export type ServerOptions = {
 
 export type RunningServer = { port: number; stop(): Promise<void> }
 
+const SWEEP_INTERVAL_MS = 100
 const MAX_HEADER_BYTES = 16 * 1024
 
 /** What the HTTP parser refuses, by its error code; 400 for the rest. */
@@ -53,11 +54,15 @@ function problemFor(requestId: string, status: number, detail: string, instance:
   }
 }
 
-/** Answers on a socket that has no response object, because the request could not be parsed. */
+/**
+ * Answers on a socket that has no response object, because the request could not be parsed, and ends it: what may
+ * still come is not read, or a client that was told 408 could go on and have its request carried out.
+ */
 function refuse(socket: Duplex, status: number, detail: string) {
   const { body, headers } = problemFor(requestIdOf(undefined), status, detail, '')
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`)
+  socket.on('error', () => {})
+  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`, () => socket.destroy())
 }
 
 function refuseRequest(request: IncomingMessage, response: ServerResponse, status: number, detail: string) {
@@ -119,9 +124,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await sleep(drainDelayMs)
     const closed = once(server, 'close')
     server.close()
-    const cut = setTimeout(() => server.closeAllConnections(), shutdownTimeoutMs - (performance.now() - started))
-    await closed
-    clearTimeout(cut)
+    // A connection whose last answer began before is kept alive still: it is ended when it is idle.
+    const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_INTERVAL_MS)
+    await Promise.race([closed, sleep(Math.max(0, shutdownTimeoutMs - (performance.now() - started)))])
+    clearInterval(sweep)
+    server.closeAllConnections()
   }
 
   return { port: (server.address() as AddressInfo).port, stop }

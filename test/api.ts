@@ -67,7 +67,7 @@ export async function startApi(env: Record<string, string> = {}): Promise<Api> {
     async close() {
       stopping.abort()
       await server.stop()
-      await db.close()
+      await db.close(1000)
       await database?.drop()
     },
   }

@@ -15,14 +15,17 @@ export type Database = {
   busy(): boolean
   /** Runs statements that change nothing on a connection for them alone, until it is closed. */
   session(): { read: Database['read']; close(): Promise<void> }
-  /** Runs a statement once, on a connection of its own. @throws DatabaseUnavailable, after which it may have been carried out */
-  write(text: string, parameters: readonly unknown[]): Promise<Row[]>
+  /**
+   * Runs a statement once, on a connection of its own. Its deadline counts from `since`, a time of performance.now().
+   * @throws DatabaseUnavailable, after which it may have been carried out where it was 'lost'
+   */
+  write(text: string, parameters: readonly unknown[], since?: number): Promise<Row[]>
   /** Resolves when the database has answered for the first time, however long that takes. */
   opened(): Promise<void>
   /** Asks the database for an answer. @throws DatabaseUnavailable */
   ping(): Promise<void>
-  /** Ends what is under way within its deadline, then every connection. */
-  close(): Promise<void>
+  /** Ends what is under way within `timeoutMs`, then every connection. */
+  close(timeoutMs: number): Promise<void>
 }
 
 const WATCH_INTERVAL_MS = 100
@@ -51,21 +54,23 @@ export function createDatabase(options: DatabaseOptions): Database {
     const paused = now - ticked > 5 * WATCH_INTERVAL_MS
     ticked = now
     if (paused) return
-    for (const connection of [reads, ...writes, ...sessions]) connection.watch(now)
+    const all = [reads, ...writes, ...sessions]
+    // Where one is silent the others may be: who has nothing to lose finds out before the next one waits for it.
+    if (all.filter((connection) => connection.watch(now)).length > 0) for (const connection of all) connection.doubt()
     for (const waiter of waiting) {
-      if (now - waiter.since <= deadline.deadlineMs) break
+      if (now - waiter.since <= deadline.deadlineMs) continue
       waiting.delete(waiter)
       waiter.reject(new DatabaseUnavailable('no connection was free in time', 'unsent'))
     }
   }, WATCH_INTERVAL_MS).unref()
 
-  function lane() {
+  function lane(since: number) {
     // One that cannot be opened is taken only when no other is left to wait for: then its failure is the answer.
     const usable = idle.findLastIndex((connection) => !connection.failure())
     const [free] = usable >= 0 ? idle.splice(usable, 1) : idle.length === writes.length ? idle.splice(-1) : []
     if (free) return Promise.resolve(free)
     const { promise, resolve, reject } = Promise.withResolvers<Connection>()
-    waiting.add({ since: performance.now(), give: resolve, reject })
+    waiting.add({ since, give: resolve, reject })
     return promise
   }
 
@@ -107,17 +112,17 @@ export function createDatabase(options: DatabaseOptions): Database {
         read: (text, parameters) => readOn(connection, text, parameters),
         async close() {
           sessions.delete(connection)
-          await connection.close()
+          await connection.close(0)
         },
       }
     },
 
-    async write(text, parameters) {
-      const until = performance.now() + deadline.deadlineMs
+    async write(text, parameters, since = performance.now()) {
+      const until = since + deadline.deadlineMs
       for (;;) {
-        const connection = await lane()
+        const connection = await lane(since)
         try {
-          return await connection.query(text, parameters)
+          return await connection.query(text, parameters, since)
         } catch (error) {
           renewOnFailover(error)
           // A new connection that could not be opened in time says nothing of a database that answers others.
@@ -140,9 +145,10 @@ export function createDatabase(options: DatabaseOptions): Database {
       await reads.query('select 1', [])
     },
 
-    async close() {
+    async close(timeoutMs) {
       clearInterval(watcher)
-      await Promise.all([reads, ...writes, ...sessions].map((connection) => connection.close()))
+      for (const waiter of waiting) waiter.reject(new DatabaseUnavailable('this process is stopping', 'unsent'))
+      await Promise.all([reads, ...writes, ...sessions].map((connection) => connection.close(timeoutMs)))
     },
   }
 }

@@ -28,10 +28,10 @@ export type Row = readonly (string | number | boolean | null)[]
 /** One connection to PostgreSQL that pipelines what it is given, notices silence and comes back by itself. */
 export type Connection = {
   /**
-   * Runs one statement, prepared by name on its first use here.
+   * Runs one statement, prepared by name on its first use here. Its deadline counts from `since`.
    * @throws DatabaseUnavailable when no answer can be had; postgres.PostgresError when the database refuses it
    */
-  query(text: string, parameters: readonly unknown[]): Promise<Row[]>
+  query(text: string, parameters: readonly unknown[], since?: number): Promise<Row[]>
   /** Whether an answer is waited for. */
   busy(): boolean
   /** The reason for which nothing can be asked now. */
@@ -40,18 +40,23 @@ export type Connection = {
   open(): Promise<void>
   /** Leaves the present connection for a new one, as after a failover. */
   renew(): void
-  /** To be called at regular intervals: ends a connection whose oldest statement has waited past its deadline. */
-  watch(now: number): void
-  close(): Promise<void>
+  /** To be called at regular intervals: leaves a connection on which a statement has waited past its deadline, and says so. */
+  watch(now: number): boolean
+  /** Leaves a connection on which nobody waits, for it may be silent. */
+  doubt(): void
+  /** Ends what is under way within `timeoutMs`. */
+  close(timeoutMs: number): Promise<void>
 }
 
 /** Short, so that a database that was out of reach is found again soon after it returns. */
 const CONNECT_TIMEOUT_MS = 1500
 const RETRY_MS = 250
+/** Who waits for a lock holds a connection that others need. */
+const LOCK_TIMEOUT_MS = 1000
 const asText = (value: unknown) => value
 
 /** A connection in use: a postgres.js client of one connection that is never let reconnect, for here we know when and why. */
-type Session = { sql: postgres.Sql; end(graceful: boolean): Promise<void> }
+type Session = { sql: postgres.Sql; end(timeoutMs: number): Promise<void> }
 
 /** postgres.js sends what it has at once when it is 1 KiB; we wait for the rest of this turn of the event loop. */
 const BURST_BYTES = 1024
@@ -72,8 +77,8 @@ function gatherWrites(socket: Socket) {
 function openSession({ address, applicationName, deadlineMs }: ConnectionOptions, onclose: () => void): Session {
   let socket: (Socket & { host?: string }) | undefined
   const statementTimeoutMs = Math.max(1, Math.floor(deadlineMs * 0.9))
-  const end = async (graceful: boolean) => {
-    await sql.end({ timeout: graceful ? deadlineMs / 1000 : 0 })
+  const end = async (timeoutMs: number) => {
+    await sql.end({ timeout: timeoutMs / 1000 })
     socket?.destroy()
   }
   const sql = postgres({
@@ -93,6 +98,7 @@ function openSession({ address, applicationName, deadlineMs }: ConnectionOptions
       TimeZone: 'UTC',
       DateStyle: 'ISO',
       statement_timeout: statementTimeoutMs,
+      lock_timeout: Math.min(LOCK_TIMEOUT_MS, statementTimeoutMs),
     },
     // timestamptz stays text: a Date on the way costs more than the rest of the row.
     types: { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: asText, parse: asText } },
@@ -138,7 +144,7 @@ export function createConnection(options: ConnectionOptions): Connection {
       reject(new DatabaseUnavailable('it closed the connection', 'unsent'))
       if (session === opened) {
         session = undefined
-        void opened.end(false)
+        void opened.end(0)
         keepOpen()
       }
     })
@@ -147,7 +153,7 @@ export function createConnection(options: ConnectionOptions): Connection {
       if (closing.signal.aborted) throw new DatabaseUnavailable('this process is stopping', 'unsent')
       session = opened
     } catch (error) {
-      void opened.end(false)
+      void opened.end(0)
       const { message } = unavailable(error) ?? (error as Error)
       throw new DatabaseUnavailable(message, error instanceof postgres.PostgresError ? 'refused' : 'unsent', error)
     } finally {
@@ -189,20 +195,36 @@ export function createConnection(options: ConnectionOptions): Connection {
     return opening
   }
 
+  function leaveSilent() {
+    // Known at once, so that nobody queues behind a database that does not answer.
+    changed(new DatabaseUnavailable('it does not answer', 'unsent'))
+    renew()
+  }
+
   function renew() {
     const dropped = session
     session = undefined
-    void dropped?.end(false)
+    void dropped?.end(0)
     void keepOpen()
   }
 
-  async function query(text: string, parameters: readonly unknown[]): Promise<Row[]> {
+  /** Opens it for a statement, in the time that is left for that. */
+  async function openUntil(deadline: number) {
+    const { promise: late, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(
+      () => reject(new DatabaseUnavailable('it does not answer', 'unsent')),
+      deadline - performance.now(),
+    )
+    await Promise.race([keepOpen(), late]).finally(() => clearTimeout(timer))
+  }
+
+  async function query(text: string, parameters: readonly unknown[], since = performance.now()): Promise<Row[]> {
     while (session === undefined) {
       if (failure) throw failure
-      await keepOpen()
+      await openUntil(since + deadlineMs)
     }
     const used = session
-    const entry = { since: performance.now() }
+    const entry = { since }
     pending.add(entry)
     try {
       return await used.sql.unsafe(text, parameters as never[], { prepare: true }).values()
@@ -228,16 +250,18 @@ export function createConnection(options: ConnectionOptions): Connection {
     renew,
     watch(now) {
       const oldest = pending.values().next().value
-      if (oldest === undefined || now - oldest.since <= deadlineMs) return
-      // Known at once, so that nobody queues behind a database that does not answer.
-      changed(new DatabaseUnavailable('it does not answer', 'unsent'))
-      renew()
+      if (oldest === undefined || now - oldest.since <= deadlineMs) return false
+      leaveSilent()
+      return true
     },
-    async close() {
+    doubt() {
+      if (session !== undefined && pending.size === 0) leaveSilent()
+    },
+    async close(timeoutMs) {
       closing.abort()
       const last = session
       session = undefined
-      await last?.end(true)
+      await last?.end(timeoutMs)
     },
   }
 }

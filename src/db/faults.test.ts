@@ -177,6 +177,17 @@ describe('the database silent: each request is answered 503 within its deadline,
       expect(answer.status).toBe(503)
       expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
     }
+    // Nor do those who come one by one, while the first still wait.
+    const stream = await Promise.all(
+      Array.from({ length: 15 }, async (_, i) => {
+        await sleep(i * 100)
+        return timed(create())
+      }),
+    )
+    for (const { answer, ms } of stream) {
+      expect(answer.status).toBe(503)
+      expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
+    }
     // Once it is known, nobody waits.
     expect(await unavailable()).toBeLessThan(SLACK_MS / 2)
     expect((await api.request('GET', '/livez')).status).toBe(200)
@@ -187,8 +198,8 @@ describe('the database silent: each request is answered 503 within its deadline,
 
 test('connections cut: reads are answered, for they are tried once more', async () => {
   const stop = load()
-  for (let i = 0; i < 10; i++) {
-    await sleep(100)
+  for (let i = 0; i < 5; i++) {
+    await sleep(300)
     proxy.cut()
   }
   const { read, write, created } = await stop()
@@ -199,8 +210,8 @@ test('connections cut: reads are answered, for they are tried once more', async 
 
 test('backends terminated: reads are answered; a write may be 503, and is safe to repeat with its key', async () => {
   const stop = load()
-  for (let i = 0; i < 10; i++) {
-    await sleep(100)
+  for (let i = 0; i < 5; i++) {
+    await sleep(300)
     await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
   }
   const { read, write, created } = await stop()
@@ -291,6 +302,43 @@ test('a row locked for long: that change times out, the others go on', async () 
     const { answer, ms } = await waiting
     expect(answer.status).toBe(503)
     expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
+  })
+})
+
+test('many changes of a locked row leave the others their connections', async () => {
+  const [locked, free] = [(await create()).body, (await create()).body]
+  await admin.begin(async (transaction) => {
+    await transaction`select 1 from users where id = ${locked.id} for update`
+    const waiting = Array.from({ length: 12 }, (_, i) =>
+      timed(api.request('PATCH', `/users/${locked.id}`, { username: `w${i}` })),
+    )
+    await sleep(100)
+    for (let i = 0; i < 5; i++) {
+      const { answer, ms } = await timed(api.request('PATCH', `/users/${free.id}`, { username: `free${i}` }))
+      expect(answer.status).toBe(200)
+      expect(ms).toBeLessThan(DEADLINE_MS / 2)
+      expect((await create()).status).toBe(201)
+    }
+    for (const { answer, ms } of await Promise.all(waiting)) {
+      expect(answer.status).toBe(503)
+      expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
+    }
+  })
+})
+
+test('users whose names another transaction holds fail alone: those beside them are created', async () => {
+  await admin.begin(async (transaction) => {
+    const held = ['held1', 'held2', 'held3'].map((username) => ({ username, email: `${username}@example.com` }))
+    await transaction`insert into users ${transaction(held)}`
+    const blocked = held.map((user) => timed(api.request('POST', '/users', user)))
+    const beside = Array.from({ length: 20 }, () => timed(create()))
+    await sleep(50)
+    const after = Array.from({ length: 20 }, () => timed(create()))
+    for (const { answer, ms } of await Promise.all([...beside, ...after])) {
+      expect(answer.status).toBe(201)
+      expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
+    }
+    for (const { answer } of await Promise.all(blocked)) expect(answer.status).toBe(503)
   })
 })
 

@@ -7,8 +7,8 @@ import type { Row } from './connection.ts'
 export const builder = drizzle.mock()
 
 /** A statement whose text is made once: runs by `read` or `write` of a Database, its placeholders filled by name. */
-export type Statement<Name extends string> = (run: Run, values: Record<Name, unknown>) => Promise<Row[]>
-type Run = (text: string, parameters: readonly unknown[]) => Promise<Row[]>
+export type Statement<Name extends string> = (run: Run, values: Record<Name, unknown>, since?: number) => Promise<Row[]>
+type Run = (text: string, parameters: readonly unknown[], since?: number) => Promise<Row[]>
 
 const dialect = new PgDialect()
 
@@ -17,7 +17,7 @@ export function prepare<Name extends string>(
   query: SQL | { toSQL(): { sql: string; params: unknown[] } },
 ): Statement<Name> {
   const { sql: text, params } = 'toSQL' in query ? query.toSQL() : dialect.sqlToQuery(query)
-  return (run, values) => run(text, fillPlaceholders(params, values))
+  return (run, values, since) => run(text, fillPlaceholders(params, values), since)
 }
 
 /** A one-dimensional array as PostgreSQL reads it (PostgreSQL, section 8.15.6). */

@@ -3,7 +3,7 @@ import { Problem } from './problem.ts'
 /** The strong entity tag of a version (RFC 9110, section 8.8.3). */
 export const entityTag = (version: number) => `"${version}"`
 
-const LIST = /^\s*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,\s*|$))+$/
+const LIST = /^[\s,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,[\s,]*|$))+$/
 const TAG = /(W\/)?"([^"]*)"/g
 
 /** A condition on the current version: any, or one of these. */

@@ -1,6 +1,7 @@
 import { Hono } from 'hono'
 import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
+import { json } from './answer.ts'
 import type { Env } from './env.ts'
 import { PROBLEM_MEDIA_TYPE, ProblemDetails } from './problem.ts'
 
@@ -97,6 +98,6 @@ export function openApi(options: OpenApiOptions) {
   let description: ReturnType<typeof describe> | undefined
   return new Hono<Env>().get('/openapi.json', (c) => {
     description ??= describe(options)
-    return c.json(description)
+    return json(c, description, 200)
   })
 }

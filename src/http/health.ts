@@ -1,4 +1,5 @@
 import { Hono } from 'hono'
+import { json } from './answer.ts'
 import type { Env } from './env.ts'
 import { unavailableProblem } from './problem.ts'
 
@@ -12,9 +13,9 @@ export type HealthOptions = {
 /** `/livez` for "restart me", `/readyz` for "send me requests": only the second asks the database, or its failure would restart every pod. */
 export const health = ({ ping, draining }: HealthOptions) =>
   new Hono<Env>()
-    .get('/livez', (c) => c.json({ status: 'ok' }))
+    .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
       if (draining()) throw unavailableProblem('This process is stopping.')
       await ping()
-      return c.json({ status: 'ok' })
+      return json(c, { status: 'ok' }, 200)
     })

@@ -1,7 +1,8 @@
+import type { Context, Next } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { createMiddleware } from 'hono/factory'
 import type { Env } from './env.ts'
-import { Problem, unavailableProblem } from './problem.ts'
+import { incompleteBody, Problem, unavailableProblem } from './problem.ts'
 
 /** 413 for a body of more than `maxBytes`, whether it says its length or not. */
 export function limitBody(maxBytes: number) {
@@ -10,9 +11,23 @@ export function limitBody(maxBytes: number) {
     throw new Problem(413, `The body must have at most ${maxBytes} bytes.`, { headers: { Connection: 'close' } })
   }
   const countBytes = bodyLimit({ maxSize: maxBytes, onError: tooLarge })
+  async function counted(c: Context<Env>, next: Next) {
+    let read = false
+    try {
+      return await countBytes(c, () => {
+        read = true
+        return next()
+      })
+    } catch (error) {
+      if (read || error instanceof Problem) throw error
+      throw incompleteBody()
+    }
+  }
   return createMiddleware<Env>(function limitBody(c, next) {
+    // Nobody reads the body of a GET.
+    if (c.req.method === 'GET') return next()
     // Counting what arrives costs more than all the rest of a small request: only where the length is not known.
-    if (c.req.header('transfer-encoding') !== undefined) return countBytes(c, next)
+    if (c.req.header('transfer-encoding') !== undefined) return counted(c, next)
     if (Number(c.req.header('content-length') ?? 0) > maxBytes) tooLarge()
     return next()
   })

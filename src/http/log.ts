@@ -22,7 +22,7 @@ const REQUEST_ID = /^[\w.:+/=-]{1,128}$/
 export const requestIdOf = (given: string | undefined | null): string =>
   given && REQUEST_ID.test(given) ? given : randomUUID()
 
-/** Gives each request its id and its log, and says the id in the answer. At level debug each request is a line. */
+/** Gives each request its id and its log. At level debug each request is a line. */
 export function requestLog(log: Logger) {
   const accessLog = log.isLevelEnabled('debug')
   async function logged(c: Context<Env>, next: Next) {
@@ -36,7 +36,6 @@ export function requestLog(log: Logger) {
     const requestId = requestIdOf(c.req.header('x-request-id'))
     c.set('requestId', requestId)
     c.set('log', log)
-    c.env.outgoing.setHeader('X-Request-Id', requestId)
     return accessLog ? logged(c, next) : next()
   })
 }

@@ -1,4 +1,5 @@
 import type { Env as AnyEnv, Hono, Schema } from 'hono'
+import { answer } from './answer.ts'
 import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
 
@@ -13,7 +14,7 @@ export function answerOtherMethods<S extends Schema>(app: Hono<Env & AnyEnv, S>)
     if (own.has('GET')) own.add('HEAD')
     const Allow = [...own.add('OPTIONS')].sort().join(', ')
     app.all(path, (c) => {
-      if (c.req.method === 'OPTIONS') return new Response(null, { status: 204, headers: { Allow } })
+      if (c.req.method === 'OPTIONS') return answer(c, null, 204, { Allow })
       throw new Problem(405, `This path knows ${Allow}.`, { headers: { Allow } })
     })
   }

@@ -1,4 +1,5 @@
 import type { Context } from 'hono'
+import { answer } from './answer.ts'
 import type { Env } from './env.ts'
 import { problemDetails, problemFor } from './problem.ts'
 
@@ -33,5 +34,5 @@ export async function ndjson(
     },
     { highWaterMark: 0 },
   )
-  return new Response(body, { headers: { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE } })
+  return answer(c, body, 200, { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE })
 }

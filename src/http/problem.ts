@@ -3,6 +3,7 @@ import type { Context, ErrorHandler, NotFoundHandler } from 'hono'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import * as z from 'zod'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
+import { answer } from './answer.ts'
 import type { Env } from './env.ts'
 
 /** One thing that is wrong with a body: where (JSON Pointer, RFC 6901) and what. */
@@ -69,16 +70,17 @@ export const problemDetails = (
   ...(errors && { errors }),
 })
 
+/** 400 for a client that hung up, or broke the framing, amid the body. */
+export const incompleteBody = () => new Problem(400, 'The body ended before it was complete.')
+
 /** 503 that asks to come back: the database or this process cannot take the request now. */
 export const unavailableProblem = (detail: string) =>
   new Problem(503, detail, { headers: { 'Retry-After': RETRY_AFTER_S } })
 
 export function problemResponse(c: Context<Env>, { status, message, options }: Problem): Response {
   const body = problemDetails(status, message, c.req.path, c.get('requestId'), options)
-  return new Response(JSON.stringify(body), {
-    status,
-    headers: { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...options.headers },
-  })
+  const headers = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...options.headers }
+  return answer(c, JSON.stringify(body), status, headers)
 }
 
 /** What a client may know of an error; the log has what it may not. */

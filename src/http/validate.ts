@@ -3,7 +3,7 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type * as z from 'zod'
 import type { Env } from './env.ts'
-import { type Fault, Problem, ProblemType } from './problem.ts'
+import { type Fault, incompleteBody, Problem, ProblemType } from './problem.ts'
 
 type Issue = z.core.$ZodIssue
 
@@ -56,9 +56,8 @@ function nestsTooDeep(json: string): boolean {
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
 async function readJson(c: Context<Env>): Promise<unknown> {
-  const bytes = await c.req.arrayBuffer().catch((cause) => {
-    if (cause instanceof Problem || cause.name === 'BodyLimitError') throw cause
-    throw new Problem(400, 'The body ended before it was complete.')
+  const bytes = await c.req.arrayBuffer().catch(() => {
+    throw incompleteBody()
   })
   let text: string
   try {
@@ -80,7 +79,7 @@ const parameters = (mediaType: string) => mediaType.split(';').map((part) => par
 function checkMediaType(c: Context<Env>, accepted: readonly string[]) {
   const [type = '', ...rest] = parameters(c.req.header('content-type') ?? '')
   const charset = rest.find((parameter) => parameter.startsWith('charset='))
-  const coding = c.req.header('content-encoding') ?? 'identity'
+  const coding = c.req.header('content-encoding')?.toLowerCase() ?? 'identity'
   if (accepted.includes(type) && (!charset || /^charset="?utf-?8"?$/.test(charset)) && coding === 'identity') return
   const list = accepted.join(', ')
   const detail = coding === 'identity' ? `The body must be ${list} in UTF-8.` : 'The body must not be compressed.'

@@ -31,7 +31,7 @@ beforeEach(() => {
   statements = 0
 })
 afterAll(async () => {
-  await db.close()
+  await db.close(1000)
   await database.drop()
 })
 

@@ -17,9 +17,9 @@ beforeAll(async () => {
   db = createDatabase({ address, applicationName: 'test', deadlineMs: 5000, writeConnections: 4 })
   counted = {
     ...db,
-    write(text, parameters) {
+    write(text, parameters, since) {
       written.push([...parameters])
-      return db.write(text, parameters)
+      return db.write(text, parameters, since)
     },
   }
 })
@@ -28,7 +28,7 @@ beforeEach(async () => {
   await database.sql`truncate users`
 })
 afterAll(async () => {
-  await db.close()
+  await db.close(1000)
   await database.drop()
 })
 

@@ -11,6 +11,8 @@ type Entry = {
   row: NewRow
   /** What no other row of its statement may share. */
   keys: string[]
+  /** When it came: its deadline counts from then. */
+  since: number
   resolve(inserted: Inserted | undefined): void
   reject(error: unknown): void
 }
@@ -58,32 +60,36 @@ export function createInsertQueue(db: Database) {
 
   async function send(batch: Entry[]): Promise<void> {
     const rows = batch.map(({ row }) => row).sort((a, b) => (a.username < b.username ? -1 : 1))
-    const inserted = await insert(db.write, {
+    const values = {
       usernames: arrayText(rows.map((row) => row.username)),
       emails: arrayText(rows.map((row) => row.email)),
       keys: arrayText(rows.map((row) => row.key)),
       hashes: arrayText(rows.map((row) => row.hash)),
-    })
+    }
+    const inserted = await insert(db.write, values, batch[0]?.since)
     const answers = new Map<unknown, Inserted>()
     for (const [id, username, createdAt] of inserted) {
       answers.set(username, { id: Number(id), createdAt: rfc3339(createdAt as string) })
     }
-    for (const { row, resolve } of batch) resolve(answers.get(row.username))
+    for (const entry of batch) settle(entry, () => entry.resolve(answers.get(entry.row.username)))
   }
 
-  /** Whether the rows of a failed statement may go once more, one by one: none was inserted, and time is left. */
-  const oneMayHaveSpoiltIt = (error: unknown) =>
-    !(error instanceof DatabaseUnavailable) || error.code?.startsWith('40') === true
+  /** Answers its caller and lets those go who wait for its keys. */
+  function settle({ keys }: Entry, answer: () => void) {
+    for (const key of keys) flying.delete(key)
+    answer()
+    schedule()
+  }
 
-  async function sendOrSplit(batch: Entry[]): Promise<void> {
-    try {
-      await send(batch)
-    } catch (error) {
-      if (batch.length > 1 && oneMayHaveSpoiltIt(error)) {
-        await Promise.all(batch.map((entry) => sendOrSplit([entry])))
-      } else {
-        for (const { reject } of batch) reject(error)
-      }
+  /** Whether one row may have failed them all, by a rule or a lock: none was inserted, so each may go by itself. */
+  const oneMayHaveSpoiltIt = (error: unknown) =>
+    !(error instanceof DatabaseUnavailable) || /^(40|55P03)/.test(error.code ?? '')
+
+  function failed(batch: Entry[], error: unknown) {
+    if (batch.length > 1 && oneMayHaveSpoiltIt(error)) {
+      for (const entry of batch) void send([entry]).catch((reason) => failed([entry], reason))
+    } else {
+      for (const entry of batch) settle(entry, () => entry.reject(error))
     }
   }
 
@@ -92,14 +98,14 @@ export function createInsertQueue(db: Database) {
     while (inFlight < IN_FLIGHT_MAX) {
       const batch = nextBatch()
       if (batch.length === 0) return
-      const keys = batch.flatMap((entry) => entry.keys)
-      for (const key of keys) flying.add(key)
+      for (const key of batch.flatMap((entry) => entry.keys)) flying.add(key)
       inFlight++
-      void sendOrSplit(batch).finally(() => {
-        for (const key of keys) flying.delete(key)
-        inFlight--
-        schedule()
-      })
+      void send(batch)
+        .catch((error) => failed(batch, error))
+        .finally(() => {
+          inFlight--
+          schedule()
+        })
     }
   }
 
@@ -115,7 +121,7 @@ export function createInsertQueue(db: Database) {
       const keys = [`u${foldedOf(row.username)}`, `e${foldedOf(row.email)}`]
       if (row.key !== null) keys.push(`k${row.key}`)
       return new Promise((resolve, reject) => {
-        waiting.push({ row, keys, resolve, reject })
+        waiting.push({ row, keys, since: performance.now(), resolve, reject })
         schedule()
       })
     },

@@ -55,7 +55,8 @@ const invalid = problemOf('The body breaks a rule: `errors` points at each fault
 const conflict = problemOf('Another user has this username or email: `errors` says which.')
 const notFound = problemOf('There is no such user.')
 const stale = problemOf('The user is not, or no longer, at the version that If-Match names.')
-const bodyProblems = { 413: tooLarge, 415: unsupported, 422: invalid }
+const bodyProblems = { 415: unsupported, 422: invalid }
+const anyProblems = { ...commonProblems, 413: tooLarge }
 const tags = ['users']
 
 /** What the description says of the routes in routes.ts. */
@@ -91,7 +92,7 @@ export const userPaths = {
             },
           },
         },
-        ...commonProblems,
+        ...anyProblems,
       },
     },
     post: {
@@ -110,7 +111,7 @@ export const userPaths = {
         201: user('Created.', { Location: header('Where the user is.', '/users/1') }),
         409: conflict,
         ...bodyProblems,
-        ...commonProblems,
+        ...anyProblems,
       },
     },
   },
@@ -126,14 +127,14 @@ export const userPaths = {
         304: { description: 'The caller has this version.', headers: { ...commonHeaders, ...etag } },
         404: notFound,
         412: stale,
-        ...commonProblems,
+        ...anyProblems,
       },
     },
     put: {
       operationId: 'replaceUser',
       summary: "Replace a user's username and email",
       tags,
-      parameters: [ifMatch],
+      parameters: [ifMatch, ifNoneMatch],
       requestBody: { required: true, content: json('NewUser', newAlice) },
       responses: {
         200: user('Replaced.'),
@@ -141,14 +142,14 @@ export const userPaths = {
         409: conflict,
         412: stale,
         ...bodyProblems,
-        ...commonProblems,
+        ...anyProblems,
       },
     },
     patch: {
       operationId: 'patchUser',
       summary: "Change a user's username, email or both, by JSON merge patch (RFC 7396)",
       tags,
-      parameters: [ifMatch],
+      parameters: [ifMatch, ifNoneMatch],
       requestBody: {
         required: true,
         content: Object.fromEntries(
@@ -164,19 +165,19 @@ export const userPaths = {
         409: conflict,
         412: stale,
         ...bodyProblems,
-        ...commonProblems,
+        ...anyProblems,
       },
     },
     delete: {
       operationId: 'deleteUser',
       summary: 'Delete a user',
       tags,
-      parameters: [ifMatch],
+      parameters: [ifMatch, ifNoneMatch],
       responses: {
         204: { description: 'Deleted.', headers: commonHeaders },
         404: notFound,
         412: stale,
-        ...commonProblems,
+        ...anyProblems,
       },
     },
   },

@@ -151,6 +151,11 @@ describe('POST /users', () => {
     expect(answer.status).toBe(413)
   })
 
+  test('takes identity as Content-Encoding, in any case', async () => {
+    const headers = { ...json, 'content-encoding': 'Identity' }
+    expect((await api.request('POST', '/users', JSON.stringify(newUser()), headers)).status).toBe(201)
+  })
+
   test('answers 413 to a body over the limit that comes in chunks', async () => {
     const chunk = `1000\r\n${'x'.repeat(0x1000)}\r\n`
     const answer = await api.raw(
@@ -300,6 +305,23 @@ describe('PUT /users/{id}', () => {
     expect((await api.request('GET', `/users/${before.id}`)).body).toEqual(before)
     expect((await put('"9", "1"')).status).toBe(200)
     expect((await put('*')).status).toBe(200)
+  })
+
+  test('If-None-Match keeps a change from a version, or from any', async () => {
+    const before = await create()
+    const send = (method: string, tags: string, body?: object) =>
+      api.request(method, `/users/${before.id}`, body, { ...(body && json), 'if-none-match': tags })
+    for (const tags of ['*', '"1"', 'W/"1"']) {
+      expect((await send('PUT', tags, newUser())).status).toBe(412)
+      expect((await send('PATCH', tags, {})).status).toBe(412)
+      expect((await send('DELETE', tags)).status).toBe(412)
+    }
+    expect((await api.request('GET', `/users/${before.id}`)).body).toEqual(before)
+    expect((await send('PUT', '"7"', newUser())).status).toBe(200)
+    expect((await send('PUT', 'x', newUser())).status).toBe(400)
+    expect((await api.request('PUT', '/users/999999999', newUser(), { ...json, 'if-none-match': '*' })).status).toBe(
+      404,
+    )
   })
 
   test('answers 404, not 412, where there is no user', async () => {

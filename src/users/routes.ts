@@ -1,14 +1,14 @@
 import { type Context, Hono } from 'hono'
 import { accepts } from 'hono/accepts'
+import { answer, json } from '../http/answer.ts'
 import { entityTag, ifMatch, ifNoneMatch } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
-import { json } from '../http/json.ts'
 import { NDJSON_MEDIA_TYPE, ndjson } from '../http/ndjson.ts'
 import { Problem, ProblemType, unavailableProblem } from '../http/problem.ts'
 import { valid, validJson } from '../http/validate.ts'
 import { LIMIT_DEFAULT, ListQuery, NewUser, UserId, UserPatch } from './schemas.ts'
 import type { StoredUser } from './statements.ts'
-import type { Conflict, UserStore } from './store.ts'
+import type { Conflict, UserStore, Versions } from './store.ts'
 
 /** What a patch may be sent as. */
 export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
@@ -18,7 +18,7 @@ const CACHE = { 'Cache-Control': 'private, no-cache' }
 const tagged = ({ version }: StoredUser) => ({ ...CACHE, ETag: entityTag(version) })
 
 const missing = () => new Problem(404, 'There is no user with this id.')
-const stale = () => new Problem(412, 'The user is not, or no longer, at the version that If-Match names.')
+const stale = () => new Problem(412, 'The user is not, or no longer, at the version that the request asks for.')
 
 function taken({ fields }: Conflict): Problem {
   const errors = fields.map((field) => ({ pointer: `/${field}`, detail: 'is taken by another user' }))
@@ -60,14 +60,29 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     }
   }
 
+  /**
+   * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is held
+   * against the present version, and the change then bound to that.
+   */
+  async function conditions(c: Context<Env>, id: number | null): Promise<Versions> {
+    const versions = ifMatch(c.req.header('if-match'))
+    const noneOf = c.req.header('if-none-match')
+    if (noneOf === undefined) return versions
+    const excludes = (version: number) => ifNoneMatch(noneOf, version)
+    excludes(0)
+    const found = id === null ? undefined : await store.get(id)
+    if (!found) throw missing()
+    if (excludes(found.version) || (versions && !versions.includes(found.version))) throw stale()
+    return [found.version]
+  }
+
   function stream(c: Context<Env>, after: number): Response | Promise<Response> {
     const { cursor: _, ...others } = c.req.query()
     const [unfit] = Object.keys(others)
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}: that has every user.`)
     if (streams >= maxStreams) throw unavailableProblem('Too many streams are under way.')
     const headers = { 'Cache-Control': 'private, no-store', Vary: 'Accept' }
-    if (c.req.method === 'HEAD')
-      return new Response(null, { headers: { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE } })
+    if (c.req.method === 'HEAD') return answer(c, null, 200, { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE })
     return ndjson(c, counted(store.lines(after)), headers)
   }
 
@@ -102,14 +117,14 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       const versions = ifMatch(c.req.header('if-match'))
       if (versions && !versions.includes(found.version)) throw stale()
       if (ifNoneMatch(c.req.header('if-none-match'), found.version)) {
-        return new Response(null, { status: 304, headers: tagged(found) }) as never
+        return answer(c, null, 304, tagged(found)) as never
       }
       return json(c, found.user, 200, tagged(found))
     })
 
     .put('/:id', valid('param', UserId), validJson(NewUser), async (c) => {
       const { id } = c.req.valid('param')
-      const versions = ifMatch(c.req.header('if-match'))
+      const versions = await conditions(c, id)
       if (id === null) throw missing()
       const result = changed(await store.update(id, c.req.valid('json'), versions))
       return json(c, result.user, 200, tagged(result))
@@ -117,7 +132,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
 
     .patch('/:id', valid('param', UserId), validJson(UserPatch, PATCH_MEDIA_TYPES), async (c) => {
       const { id } = c.req.valid('param')
-      const versions = ifMatch(c.req.header('if-match'))
+      const versions = await conditions(c, id)
       if (id === null) throw missing()
       const patch = c.req.valid('json')
       if (patch.username === undefined && patch.email === undefined) {
@@ -132,9 +147,9 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
 
     .delete('/:id', valid('param', UserId), async (c) => {
       const { id } = c.req.valid('param')
-      const versions = ifMatch(c.req.header('if-match'))
+      const versions = await conditions(c, id)
       if (id === null) throw missing()
       changed(await store.remove(id, versions))
-      return c.body(null, 204)
+      return answer(c, null, 204, {})
     })
 }

@@ -1,0 +1,19 @@
+import type { Context, TypedResponse } from 'hono'
+import type { ContentfulStatusCode, StatusCode } from 'hono/utils/http-status'
+import type { Env } from './env.ts'
+
+type Headers = Record<string, string>
+
+/**
+ * Every answer of the app is made here: it carries the request's id, and its headers stay a plain object, which the
+ * Node adapter writes as they are. Building a `Headers` for each answer costs a tenth of the throughput.
+ */
+export function answer(c: Context<Env>, body: string | ReadableStream | null, status: StatusCode, headers: Headers) {
+  return new Response(body, { status, headers: { ...headers, 'X-Request-Id': c.get('requestId') } })
+}
+
+/** A JSON answer, typed for the client like `c.json`. */
+export function json<T, S extends ContentfulStatusCode>(c: Context<Env>, body: T, status: S, headers: Headers = {}) {
+  const response = answer(c, JSON.stringify(body), status, { 'Content-Type': 'application/json', ...headers })
+  return response as Response & TypedResponse<T, S, 'json'>
+}
