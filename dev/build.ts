@@ -12,7 +12,6 @@ await build({
   target: 'node24',
   format: 'esm',
   minify: true,
-  keepNames: true,
   sourcemap: true,
   // Packages that are CommonJS still ask for Node's modules by `require`.
   banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },

@@ -26,7 +26,7 @@ const asCreated = (id: number, { username, email }: NewUser, createdAt: string):
 /** Users a statement of a stream reads. */
 const STREAM_BATCH = 100
 /** How long a stream rests while others wait, as a multiple of the time that its last statement took. */
-const STREAM_REST = 3
+const STREAM_REST = 9
 
 /** How often an insert is tried that met a rival who was gone when we looked. */
 const INSERT_ATTEMPTS = 3
