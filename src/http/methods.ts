@@ -6,7 +6,7 @@ import { Problem } from './problem.ts'
 /** Answers OPTIONS, and 405 with `Allow` to every method that a path of `app` does not have (RFC 9110, section 15.5.6). */
 export function answerOtherMethods<S extends Schema>(app: Hono<Env & AnyEnv, S>) {
   const methods = Map.groupBy(
-    app.routes.filter(({ method }) => method !== 'ALL'),
+    app.routes.filter(({ method, path }) => method !== 'ALL' && !path.includes('*')),
     ({ path }) => path,
   )
   for (const [path, routes] of methods) {

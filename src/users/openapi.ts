@@ -55,8 +55,7 @@ const invalid = problemOf('The body breaks a rule: `errors` points at each fault
 const conflict = problemOf('Another user has this username or email: `errors` says which.')
 const notFound = problemOf('There is no such user.')
 const stale = problemOf('The user is not, or no longer, at the version that If-Match names.')
-const bodyProblems = { 415: unsupported, 422: invalid }
-const anyProblems = { ...commonProblems, 413: tooLarge }
+const bodyProblems = { 413: tooLarge, 415: unsupported, 422: invalid }
 const tags = ['users']
 
 /** What the description says of the routes in routes.ts. */
@@ -92,7 +91,7 @@ export const userPaths = {
             },
           },
         },
-        ...anyProblems,
+        ...commonProblems,
       },
     },
     post: {
@@ -111,7 +110,7 @@ export const userPaths = {
         201: user('Created.', { Location: header('Where the user is.', '/users/1') }),
         409: conflict,
         ...bodyProblems,
-        ...anyProblems,
+        ...commonProblems,
       },
     },
   },
@@ -127,7 +126,7 @@ export const userPaths = {
         304: { description: 'The caller has this version.', headers: { ...commonHeaders, ...etag } },
         404: notFound,
         412: stale,
-        ...anyProblems,
+        ...commonProblems,
       },
     },
     put: {
@@ -142,7 +141,7 @@ export const userPaths = {
         409: conflict,
         412: stale,
         ...bodyProblems,
-        ...anyProblems,
+        ...commonProblems,
       },
     },
     patch: {
@@ -165,7 +164,7 @@ export const userPaths = {
         409: conflict,
         412: stale,
         ...bodyProblems,
-        ...anyProblems,
+        ...commonProblems,
       },
     },
     delete: {
@@ -177,7 +176,7 @@ export const userPaths = {
         204: { description: 'Deleted.', headers: commonHeaders },
         404: notFound,
         412: stale,
-        ...anyProblems,
+        ...commonProblems,
       },
     },
   },
