@@ -20,6 +20,10 @@ const tagged = ({ version }: StoredUser) => ({ ...CACHE, ETag: entityTag(version
 const missing = () => new Problem(404, 'There is no user with this id.')
 const stale = () => new Problem(412, 'The user is not, or no longer, at the version that the request asks for.')
 
+function assertOneOf(versions: Versions, { version }: StoredUser) {
+  if (versions && !versions.includes(version)) throw stale()
+}
+
 function taken({ fields }: Conflict): Problem {
   const errors = fields.map((field) => ({ pointer: `/${field}`, detail: 'is taken by another user' }))
   const detail = `Another user has this ${fields.join(' and this ')}.`
@@ -60,6 +64,12 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     }
   }
 
+  async function existing(id: number | null): Promise<StoredUser> {
+    const found = id === null ? undefined : await store.get(id)
+    if (!found) throw missing()
+    return found
+  }
+
   /**
    * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is held
    * against the present version, and the change then bound to that.
@@ -70,9 +80,9 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     if (noneOf === undefined) return versions
     const excludes = (version: number) => ifNoneMatch(noneOf, version)
     excludes(0)
-    const found = id === null ? undefined : await store.get(id)
-    if (!found) throw missing()
-    if (excludes(found.version) || (versions && !versions.includes(found.version))) throw stale()
+    const found = await existing(id)
+    assertOneOf(versions, found)
+    if (excludes(found.version)) throw stale()
     return [found.version]
   }
 
@@ -112,10 +122,8 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
 
     .get('/:id', valid('param', UserId), async (c) => {
       const { id } = c.req.valid('param')
-      const found = id === null ? undefined : await store.get(id)
-      if (!found) throw missing()
-      const versions = ifMatch(c.req.header('if-match'))
-      if (versions && !versions.includes(found.version)) throw stale()
+      const found = await existing(id)
+      assertOneOf(ifMatch(c.req.header('if-match')), found)
       if (ifNoneMatch(c.req.header('if-none-match'), found.version)) {
         return answer(c, null, 304, tagged(found)) as never
       }
@@ -136,9 +144,8 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       if (id === null) throw missing()
       const patch = c.req.valid('json')
       if (patch.username === undefined && patch.email === undefined) {
-        const found = await store.get(id)
-        if (!found) throw missing()
-        if (versions && !versions.includes(found.version)) throw stale()
+        const found = await existing(id)
+        assertOneOf(versions, found)
         return json(c, found.user, 200, tagged(found))
       }
       const result = changed(await store.update(id, patch, versions))
