@@ -6,7 +6,8 @@ export default defineConfig({
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
     maxWorkers: 3,
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    // For what hangs; a machine that others use may be slow.
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
   },
 })

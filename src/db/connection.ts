@@ -51,8 +51,13 @@ export type Connection = {
 /** Short, so that a database that was out of reach is found again soon after it returns. */
 const CONNECT_TIMEOUT_MS = 1500
 const RETRY_MS = 250
-/** Who waits for a lock holds a connection that others need. */
-const LOCK_TIMEOUT_MS = 1000
+/** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before we count it as silent. */
+const STATEMENT_TIMEOUT_SHARE = 0.9
+/**
+ * Of the deadline, the longest wait for a lock: who waits holds a connection that others need, and what failed with
+ * it in one statement must have time left to be tried by itself, beside others that wait again.
+ */
+const LOCK_TIMEOUT_SHARE = 0.2
 const asText = (value: unknown) => value
 
 /** A connection in use: a postgres.js client of one connection that is never let reconnect, for here we know when and why. */
@@ -76,7 +81,7 @@ function gatherWrites(socket: Socket) {
 
 function openSession({ address, applicationName, deadlineMs }: ConnectionOptions, onclose: () => void): Session {
   let socket: (Socket & { host?: string }) | undefined
-  const statementTimeoutMs = Math.max(1, Math.floor(deadlineMs * 0.9))
+  const shareMs = (share: number) => Math.max(1, Math.floor(deadlineMs * share))
   const end = async (timeoutMs: number) => {
     await sql.end({ timeout: timeoutMs / 1000 })
     socket?.destroy()
@@ -97,8 +102,8 @@ function openSession({ address, applicationName, deadlineMs }: ConnectionOptions
       application_name: applicationName,
       TimeZone: 'UTC',
       DateStyle: 'ISO',
-      statement_timeout: statementTimeoutMs,
-      lock_timeout: Math.min(LOCK_TIMEOUT_MS, statementTimeoutMs),
+      statement_timeout: shareMs(STATEMENT_TIMEOUT_SHARE),
+      lock_timeout: shareMs(LOCK_TIMEOUT_SHARE),
     },
     // timestamptz stays text: a Date on the way costs more than the rest of the row.
     types: { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: asText, parse: asText } },
