@@ -125,7 +125,7 @@ export function createDatabase(options: DatabaseOptions): Database {
           return await connection.query(text, parameters, since)
         } catch (error) {
           renewOnFailover(error)
-          // A new connection that could not be opened in time says nothing of a database that answers others.
+          // A new connection that could not be opened says nothing of a database that answers others.
           const again = error instanceof DatabaseUnavailable && error.reached === 'unsent' && !reads.failure()
           if (!again || performance.now() + RETRY_MS > until) throw error
         } finally {

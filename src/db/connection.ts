@@ -160,7 +160,7 @@ export function createConnection(options: ConnectionOptions): Connection {
     } catch (error) {
       void opened.end(0)
       const { message } = unavailable(error) ?? (error as Error)
-      throw new DatabaseUnavailable(message, error instanceof postgres.PostgresError ? 'refused' : 'unsent', error)
+      throw new DatabaseUnavailable(message, 'unsent', error)
     } finally {
       clearTimeout(timer)
     }

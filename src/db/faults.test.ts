@@ -281,6 +281,23 @@ test('the disk full (53100): writes are 503, reads go on, and right again by its
   expect(await right()).toBeLessThan(RECOVERY_MS)
 })
 
+test('new connections refused, as after a change of the password: the open ones carry every write', async () => {
+  // The first creates open a few connections for writes; the others would be opened when they are needed.
+  await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+  await right()
+  const users = await Promise.all(Array.from({ length: 6 }, () => create()))
+  const other = postgres(new URL('/template1', pg.url).href, { max: 1 })
+  const accept = (on: boolean) => other.unsafe(`alter database postgres allow_connections ${on}`)
+  onTestFinished(async () => {
+    await accept(true)
+    await other.end()
+  })
+  await accept(false)
+  const changes = users.map(({ body }) => api.request('PATCH', `/users/${body.id}`, { username: `new${body.id}` }))
+  expect((await Promise.all(changes)).map(({ status }) => status)).toEqual(Array(6).fill(200))
+  expect((await create()).status).toBe(201)
+})
+
 test('read-only after a failover (25006): writes are 503, reads go on, and right again by itself', async () => {
   const demote = (on: boolean) =>
     admin.unsafe(`alter database postgres set default_transaction_read_only = ${on ? 'on' : 'off'}`)
