@@ -30,7 +30,8 @@ const insert = prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(sql`
   on conflict do nothing
   returning ${users.id}, ${users.username}, ${users.createdAt}`)
 
-const foldedOf = (value: string) => value.normalize('NFC').toUpperCase().toLowerCase()
+/** As PostgreSQL folds them, but for rare letters: those it finds in one statement itself. */
+const foldedOf = (value: string) => value.normalize('NFD').toUpperCase().toLowerCase().normalize('NFC')
 
 /**
  * Inserts rows, those that wait at the same moment together in one statement and so in one commit. A lone row

@@ -4,9 +4,9 @@ import { bigint, check, integer, pgTable, text, timestamp, uniqueIndex } from 'd
 /** Identity values stay within what a JSON number holds exactly (RFC 8259, section 6). */
 export const MAX_ID = Number.MAX_SAFE_INTEGER
 
-/** What makes two values the same user: neither case nor Unicode normal form counts (Unicode 16, section 3.13.5). */
+/** What makes two values the same user: neither case nor normal form counts (Unicode 16, section 3.13.5, D145). */
 export const folded = (value: unknown): SQL =>
-  sql`casefold(normalize(${value}, nfc) collate pg_catalog.pg_unicode_fast)`
+  sql`normalize(casefold(normalize(${value}, nfd) collate pg_catalog.pg_unicode_fast), nfc)`
 
 const time = (name: string) =>
   timestamp(name, { precision: 3, withTimezone: true, mode: 'string' }).notNull().defaultNow()
