@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import * as z from 'zod'
-import type { Address } from './db/connection.ts'
+import { type Address, SSL_MODES } from './db/address.ts'
 import { LOG_LEVELS } from './http/log.ts'
 
 const integer = (minimum: number, maximum: number) =>
@@ -13,7 +13,6 @@ const integer = (minimum: number, maximum: number) =>
 
 const DAY_MS = 86_400_000
 const milliseconds = (fallback: number) => integer(0, DAY_MS).default(fallback)
-const SSL_MODES = ['disable', 'prefer', 'require', 'verify-full'] as const
 
 /** The text that a part of a URL stands for; undefined where its % stands for nothing. */
 function decoded(part: string): string | undefined {

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
 import { inject } from 'vitest'
 import { parseConfig } from '../src/config.ts'
-import type { Address } from '../src/db/connection.ts'
+import type { Address } from '../src/db/address.ts'
 
 export const addressOf = (url: string): Address => parseConfig({ DATABASE_URL: url }).database.address
 

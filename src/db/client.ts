@@ -9,7 +9,7 @@ export type DatabaseOptions = ConnectionOptions & {
 
 /** What stores are given: statements go in, rows come out. */
 export type Database = {
-  /** Runs a statement that changes nothing, again if the connection went under it. @throws DatabaseUnavailable */
+  /** Runs a statement that changes nothing; retried once if the connection is lost. @throws DatabaseUnavailable */
   read(text: string, parameters: readonly unknown[]): Promise<Row[]>
   /** Whether anyone waits for a read now. */
   busy(): boolean
@@ -29,7 +29,7 @@ export type Database = {
 }
 
 const WATCH_INTERVAL_MS = 100
-const RETRY_MS = 50
+const WRITE_RETRY_MS = 50
 const WARM_DELAY_MS = 100
 const RENEW_INTERVAL_MS = 1000
 
@@ -45,7 +45,7 @@ export function createDatabase(options: DatabaseOptions): Database {
   const writes = Array.from({ length: writeConnections }, () => createConnection(quiet))
   const idle = [...writes]
   const sessions = new Set<Connection>()
-  const waiting = new Set<{ since: number; give(lane: Connection): void; reject(error: Error): void }>()
+  const waiting = new Set<{ since: number; resolve(connection: Connection): void; reject(error: Error): void }>()
 
   let ticked = performance.now()
   const watcher = setInterval(() => {
@@ -55,8 +55,9 @@ export function createDatabase(options: DatabaseOptions): Database {
     ticked = now
     if (paused) return
     const all = [reads, ...writes, ...sessions]
-    // Where one is silent the others may be: who has nothing to lose finds out before the next one waits for it.
-    if (all.filter((connection) => connection.watch(now)).length > 0) for (const connection of all) connection.doubt()
+    const silent = all.map((connection) => connection.expire(now)).includes(true)
+    // Then the others may be silent, too: idle ones are renewed, so that no statement waits to find out.
+    if (silent) for (const connection of all) connection.renewIfIdle()
     for (const waiter of waiting) {
       if (now - waiter.since <= deadline.deadlineMs) continue
       waiting.delete(waiter)
@@ -64,13 +65,13 @@ export function createDatabase(options: DatabaseOptions): Database {
     }
   }, WATCH_INTERVAL_MS).unref()
 
-  function lane(since: number) {
+  function acquire(since: number) {
     // One that cannot be opened is taken only when no other is left to wait for: then its failure is the answer.
     const usable = idle.findLastIndex((connection) => !connection.failure())
-    const [free] = usable >= 0 ? idle.splice(usable, 1) : idle.length === writes.length ? idle.splice(-1) : []
+    const [free] = usable >= 0 || idle.length === writes.length ? idle.splice(usable, 1) : []
     if (free) return Promise.resolve(free)
     const { promise, resolve, reject } = Promise.withResolvers<Connection>()
-    waiting.add({ since, give: resolve, reject })
+    waiting.add({ since, resolve, reject })
     return promise
   }
 
@@ -78,7 +79,7 @@ export function createDatabase(options: DatabaseOptions): Database {
     const [next] = waiting
     if (next === undefined) return void idle.push(connection)
     waiting.delete(next)
-    next.give(connection)
+    next.resolve(connection)
   }
 
   let renewed = Number.NEGATIVE_INFINITY
@@ -120,18 +121,18 @@ export function createDatabase(options: DatabaseOptions): Database {
     async write(text, parameters, since = performance.now()) {
       const until = since + deadline.deadlineMs
       for (;;) {
-        const connection = await lane(since)
+        const connection = await acquire(since)
         try {
           return await connection.query(text, parameters, since)
         } catch (error) {
           renewOnFailover(error)
           // A new connection that could not be opened says nothing of a database that answers others.
           const again = error instanceof DatabaseUnavailable && error.reached === 'unsent' && !reads.failure()
-          if (!again || performance.now() + RETRY_MS > until) throw error
+          if (!again || performance.now() + WRITE_RETRY_MS > until) throw error
         } finally {
           release(connection)
         }
-        await sleep(RETRY_MS)
+        await sleep(WRITE_RETRY_MS)
       }
     },
 

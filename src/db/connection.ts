@@ -1,17 +1,7 @@
-import { type Socket, connect as tcpConnect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import postgres from 'postgres'
+import type { Address } from './address.ts'
+import { openSession, type Session } from './session.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
-
-/** Where the database is and who logs in. */
-export type Address = {
-  host: string
-  port: number
-  database: string
-  user: string
-  password: string
-  ssl: 'disable' | 'prefer' | 'require' | 'verify-full'
-}
 
 export type ConnectionOptions = {
   address: Address
@@ -40,96 +30,39 @@ export type Connection = {
   open(): Promise<void>
   /** Leaves the present connection for a new one, as after a failover. */
   renew(): void
-  /** To be called at regular intervals: leaves a connection on which a statement has waited past its deadline, and says so. */
-  watch(now: number): boolean
-  /** Leaves a connection on which nobody waits, for it may be silent. */
-  doubt(): void
+  /** To be called at regular intervals: ends statements past their deadline, and says whether the connection is silent. */
+  expire(now: number): boolean
+  /** Renews a connection on which nobody waits, for it may be silent. */
+  renewIfIdle(): void
   /** Ends what is under way within `timeoutMs`. */
   close(timeoutMs: number): Promise<void>
 }
 
 /** Short, so that a database that was out of reach is found again soon after it returns. */
 const CONNECT_TIMEOUT_MS = 1500
-const RETRY_MS = 250
+const RECONNECT_INTERVAL_MS = 250
 /** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before we count it as silent. */
 const STATEMENT_TIMEOUT_SHARE = 0.9
 /**
- * Of the deadline, the longest wait for a lock: who waits holds a connection that others need, and what failed with
- * it in one statement must have time left to be tried by itself, beside others that wait again.
+ * Of the deadline, the longest wait for a lock: a statement that waits occupies a connection, and the rows of a batch
+ * that failed need time left to be tried one by one.
  */
 const LOCK_TIMEOUT_SHARE = 0.2
-const asText = (value: unknown) => value
 
-/** A connection in use: a postgres.js client of one connection that is never let reconnect, for here we know when and why. */
-type Session = { sql: postgres.Sql; end(timeoutMs: number): Promise<void> }
-
-/** postgres.js sends what it has at once when it is 1 KiB; we wait for the rest of this turn of the event loop. */
-const BURST_BYTES = 1024
-
-/** Statements that come in one turn leave in one system call, and wake the backend once. */
-function gatherWrites(socket: Socket) {
-  const write = socket.write.bind(socket) as (chunk: Uint8Array, ...rest: unknown[]) => boolean
-  const uncork = () => socket.uncork()
-  socket.write = (chunk: Uint8Array, ...rest: unknown[]) => {
-    if (socket.writableCorked === 0 && chunk.length >= BURST_BYTES) {
-      socket.cork()
-      setImmediate(uncork)
-    }
-    return write(chunk, ...rest)
-  }
-}
-
-function openSession({ address, applicationName, deadlineMs }: ConnectionOptions, onclose: () => void): Session {
-  let socket: (Socket & { host?: string }) | undefined
-  const shareMs = (share: number) => Math.max(1, Math.floor(deadlineMs * share))
-  const end = async (timeoutMs: number) => {
-    await sql.end({ timeout: timeoutMs / 1000 })
-    socket?.destroy()
-  }
-  const sql = postgres({
-    host: address.host,
-    port: address.port,
-    database: address.database,
-    user: address.user,
-    password: address.password,
-    ssl: address.ssl === 'disable' ? false : (address.ssl as 'require'),
-    max: 1,
-    max_pipeline: Number.MAX_SAFE_INTEGER,
-    max_lifetime: null,
-    connect_timeout: 0,
-    fetch_types: false,
-    connection: {
-      application_name: applicationName,
-      TimeZone: 'UTC',
-      DateStyle: 'ISO',
-      statement_timeout: shareMs(STATEMENT_TIMEOUT_SHARE),
-      lock_timeout: shareMs(LOCK_TIMEOUT_SHARE),
-    },
-    // timestamptz stays text: a Date on the way costs more than the rest of the row.
-    types: { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: asText, parse: asText } },
-    onnotice: () => {},
-    onclose,
-    // Our own socket, so that one that went silent can be destroyed.
-    socket: () => {
-      if (socket !== undefined) {
-        // The server hung up while the session was opening: postgres.js would try again for ever.
-        onclose()
-        return socket
-      }
-      socket = address.host.startsWith('/')
-        ? tcpConnect({ path: `${address.host}/.s.PGSQL.${address.port}` })
-        : tcpConnect({ host: address.host, port: address.port, noDelay: true })
-      socket.host = address.host
-      gatherWrites(socket)
-      return socket
-    },
-  } as postgres.Options<Record<string, postgres.PostgresType>>)
-  return { sql, end }
+/** `work`, unless it takes longer than `ms`. @throws DatabaseUnavailable */
+function within<T>(ms: number, work: Promise<T>): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(reject, Math.max(0, ms), new DatabaseUnavailable('it does not answer', 'unsent'))
+  return Promise.race([work, late]).finally(() => clearTimeout(timer))
 }
 
 export function createConnection(options: ConnectionOptions): Connection {
-  const { deadlineMs, onChange } = options
-  const pending = new Set<{ since: number }>()
+  const { address, applicationName, deadlineMs, onChange } = options
+  const shareMs = (share: number) => Math.max(1, Math.floor(deadlineMs * share))
+  const statementTimeoutMs = shareMs(STATEMENT_TIMEOUT_SHARE)
+  const lockTimeoutMs = shareMs(LOCK_TIMEOUT_SHARE)
+  /** When the deadline of each statement on its way began, and when it was sent. */
+  const pending = new Set<{ since: number; sent: number }>()
   const closing = new AbortController()
   let session: Session | undefined
   let opening: Promise<void> | undefined
@@ -144,35 +77,32 @@ export function createConnection(options: ConnectionOptions): Connection {
   async function attempt(): Promise<void> {
     const { promise: lost, reject } = Promise.withResolvers<never>()
     lost.catch(() => {})
-    const timer = setTimeout(() => reject(new DatabaseUnavailable('it does not answer', 'unsent')), CONNECT_TIMEOUT_MS)
-    const opened = openSession(options, () => {
+    const onclose = () => {
       reject(new DatabaseUnavailable('it closed the connection', 'unsent'))
-      if (session === opened) {
-        session = undefined
-        void opened.end(0)
-        keepOpen()
-      }
-    })
+      if (session !== opened) return
+      session = undefined
+      void opened.end(0)
+      keepOpen()
+    }
+    const opened = openSession({ address, applicationName, statementTimeoutMs, lockTimeoutMs, onclose })
     try {
-      await Promise.race([opened.sql.unsafe('select 1'), lost])
+      await within(CONNECT_TIMEOUT_MS, Promise.race([opened.sql.unsafe('select 1'), lost]))
       if (closing.signal.aborted) throw new DatabaseUnavailable('this process is stopping', 'unsent')
       session = opened
     } catch (error) {
       void opened.end(0)
       const { message } = unavailable(error) ?? (error as Error)
       throw new DatabaseUnavailable(message, 'unsent', error)
-    } finally {
-      clearTimeout(timer)
     }
   }
 
-  /** What ended the last session may have ended this attempt, too: once is not yet a failure, unless it took long. */
+  /** What ended the last session may have ended this attempt, too: one quick failure is not yet counted. */
   async function attemptTwice(): Promise<void> {
     const start = performance.now()
     try {
       await attempt()
     } catch (error) {
-      if (closing.signal.aborted || performance.now() - start > RETRY_MS) throw error
+      if (closing.signal.aborted || performance.now() - start > RECONNECT_INTERVAL_MS) throw error
       await attempt()
     }
   }
@@ -186,7 +116,7 @@ export function createConnection(options: ConnectionOptions): Connection {
       },
       (error: DatabaseUnavailable) => {
         changed(error)
-        void sleep(RETRY_MS, undefined, { signal: closing.signal }).then(
+        void sleep(RECONNECT_INTERVAL_MS, undefined, { signal: closing.signal }).then(
           () => {
             opening = undefined
             keepOpen()
@@ -200,7 +130,7 @@ export function createConnection(options: ConnectionOptions): Connection {
     return opening
   }
 
-  function leaveSilent() {
+  function markSilent() {
     // Known at once, so that nobody queues behind a database that does not answer.
     changed(new DatabaseUnavailable('it does not answer', 'unsent'))
     renew()
@@ -213,29 +143,23 @@ export function createConnection(options: ConnectionOptions): Connection {
     void keepOpen()
   }
 
-  /** Opens it for a statement, in the time that is left for that. */
-  async function openUntil(deadline: number) {
-    const { promise: late, reject } = Promise.withResolvers<never>()
-    const timer = setTimeout(
-      () => reject(new DatabaseUnavailable('it does not answer', 'unsent')),
-      deadline - performance.now(),
-    )
-    await Promise.race([keepOpen(), late]).finally(() => clearTimeout(timer))
-  }
-
   async function query(text: string, parameters: readonly unknown[], since = performance.now()): Promise<Row[]> {
+    const deadline = since + deadlineMs
     while (session === undefined) {
       if (failure) throw failure
-      await openUntil(since + deadlineMs)
+      await within(deadline - performance.now(), keepOpen())
     }
+    // Sent so late, its own time-out would come after its deadline, and pass for a silent database.
+    const sent = performance.now()
+    if (deadline - sent < lockTimeoutMs) throw new DatabaseUnavailable('its turn came too late', 'refused')
     const used = session
-    const entry = { since }
+    const entry = { since, sent }
     pending.add(entry)
     try {
       return await used.sql.unsafe(text, parameters as never[], { prepare: true }).values()
     } catch (error) {
       const reason = unavailable(error)
-      // Its end is told a moment later: who tries again must not meet it once more.
+      // postgres.js reports the close a moment later: a retry must not use this connection again.
       if (reason?.reached === 'lost' && session === used) renew()
       throw reason ?? error
     } finally {
@@ -249,18 +173,21 @@ export function createConnection(options: ConnectionOptions): Connection {
     failure: () => failure,
     async open() {
       while (session === undefined && !closing.signal.aborted) {
-        await keepOpen().catch(() => sleep(RETRY_MS))
+        await keepOpen().catch(() => sleep(RECONNECT_INTERVAL_MS))
       }
     },
     renew,
-    watch(now) {
+    expire(now) {
       const oldest = pending.values().next().value
       if (oldest === undefined || now - oldest.since <= deadlineMs) return false
-      leaveSilent()
-      return true
+      // What was sent late is at its end sooner than a connection can be called silent.
+      const silent = now - oldest.sent > deadlineMs / 2
+      if (silent) markSilent()
+      else renew()
+      return silent
     },
-    doubt() {
-      if (session !== undefined && pending.size === 0) leaveSilent()
+    renewIfIdle() {
+      if (session !== undefined && pending.size === 0) markSilent()
     },
     async close(timeoutMs) {
       closing.abort()

@@ -3,7 +3,7 @@ import { readMigrationFiles } from 'drizzle-orm/migrator'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate as applyMigrations } from 'drizzle-orm/postgres-js/migrator'
 import postgres from 'postgres'
-import type { Address } from './connection.ts'
+import { type Address, driverOptions } from './address.ts'
 import { unavailable } from './unavailable.ts'
 
 export type MigrateOptions = {
@@ -57,11 +57,9 @@ export async function migrate({ address, folder, api, waitMs }: MigrateOptions):
 }
 
 /** Connects, and waits until `until` for a database that is still starting. */
-async function connect({ ssl, user: username, ...server }: Address, until: number): Promise<postgres.Sql> {
+async function connect(address: Address, until: number): Promise<postgres.Sql> {
   const sql = postgres({
-    ...server,
-    username,
-    ssl: ssl === 'disable' ? false : ssl,
+    ...driverOptions(address),
     max: 1,
     connect_timeout: 5,
     max_lifetime: null,
@@ -76,14 +74,14 @@ async function connect({ ssl, user: username, ...server }: Address, until: numbe
     } catch (error) {
       if (error instanceof postgres.PostgresError && error.code === '28P01') {
         throw new MigrationError(
-          `The database refuses the password of role "${username}". A volume keeps the password that it was made with: if the Secret was lost or changed since, see "A lost Secret" in the README.`,
+          `The database refuses the password of role "${address.user}". A volume keeps the password that it was made with: if the Secret was lost or changed since, see "A lost Secret" in the README.`,
           { cause: error },
         )
       }
       if (unavailable(error) === undefined || performance.now() > until) {
         await sql.end({ timeout: 0 })
         const reason = error instanceof Error ? error.message || String(error) : String(error)
-        throw new MigrationError(`The database at ${server.host}:${server.port} cannot be used: ${reason}`, {
+        throw new MigrationError(`The database at ${address.host}:${address.port} cannot be used: ${reason}`, {
           cause: error,
         })
       }

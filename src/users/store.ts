@@ -6,9 +6,9 @@ import { arrayText, rfc3339 } from '../db/statement.ts'
 import { encodeCursor } from './cursor.ts'
 import { createGetQueue } from './get-queue.ts'
 import { createInsertQueue } from './insert-queue.ts'
+import { createMutex } from './mutex.ts'
 import type { NewUser, UserPatch } from './schemas.ts'
 import { type Field, type StoredUser, statements, toStored, toUsers } from './statements.ts'
-import { createTurns } from './turns.ts'
 
 export type Conflict = { outcome: 'conflict'; fields: Field[] }
 /** Versions that a change may start from; undefined for any. */
@@ -41,7 +41,7 @@ export function createUserStore(db: Database) {
   const inserts = createInsertQueue(db)
 
   const { get } = createGetQueue(db)
-  const turns = createTurns()
+  const runExclusive = createMutex()
 
   /** Why a change met no row. */
   async function missed(id: number, versions: Versions): Promise<Missed> {
@@ -132,7 +132,7 @@ export function createUserStore(db: Database) {
       const { username = null, email = null } = patch
       try {
         const values = { id, username, email, versions: versionsText(versions) }
-        const [row] = await turns.take(id, (since) => statements.update(db.write, values, since))
+        const [row] = await runExclusive(id, (since) => statements.update(db.write, values, since))
         return row ? { outcome: 'updated', ...toStored(row) } : await missed(id, versions)
       } catch (error) {
         if (!(error instanceof postgres.PostgresError && error.code === '23505')) throw error
@@ -143,7 +143,7 @@ export function createUserStore(db: Database) {
     /** Deletes the user, if its version is one of `versions`. */
     async remove(id: number, versions: Versions): Promise<{ outcome: 'removed' } | Missed> {
       const values = { id, versions: versionsText(versions) }
-      const [row] = await turns.take(id, (since) => statements.remove(db.write, values, since))
+      const [row] = await runExclusive(id, (since) => statements.remove(db.write, values, since))
       return row ? { outcome: 'removed' } : missed(id, versions)
     },
   }
