@@ -14,7 +14,7 @@ const integer = (minimum: number, maximum: number) =>
 const DAY_MS = 86_400_000
 const milliseconds = (fallback: number) => integer(0, DAY_MS).default(fallback)
 
-/** The text that a part of a URL stands for; undefined where its % stands for nothing. */
+/** A part of a URL without its percent-encoding; undefined where that is invalid. */
 function decoded(part: string): string | undefined {
   try {
     return decodeURIComponent(part)
@@ -29,11 +29,16 @@ const databaseUrl = z.string().transform((text, context): Address => {
   const database = decoded(url?.pathname.slice(1) ?? '')
   const [user, password] = [decoded(url?.username ?? ''), decoded(url?.password ?? '')]
   if (user === undefined || password === undefined || database === undefined) {
-    context.addIssue('has a % that stands for nothing: write it as %25')
+    context.addIssue('has an invalid percent-encoding: write % as %25')
     return z.NEVER
   }
   if (!url || !/^postgres(ql)?:$/.test(url.protocol) || !(url.hostname || url.searchParams.get('host')) || !database) {
     context.addIssue('must be like postgres://user:password@host:5432/database')
+    return z.NEVER
+  }
+  const unknown = [...url.searchParams.keys()].find((name) => name !== 'sslmode' && name !== 'host')
+  if (unknown !== undefined) {
+    context.addIssue(`has the parameter ${unknown}: only host and sslmode are supported`)
     return z.NEVER
   }
   if (!ssl.success) {
@@ -61,12 +66,12 @@ const passwordFile = z.string().transform((path, context) => {
 
 /** Every setting: its name in the environment, its default, its unit and its meaning. */
 const Settings = z.object({
-  PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 for any free one'),
-  HOST: z.string().optional().describe('Address to listen on; all of them if left out'),
+  PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 picks a free one'),
+  HOST: z.string().optional().describe('Address to listen on; all of them if unset'),
   LOG_LEVEL: z
     .enum(LOG_LEVELS, `must be one of ${LOG_LEVELS.join(', ')}`)
     .default('info')
-    .describe('debug has a line for each request'),
+    .describe('debug logs each request'),
 
   DATABASE_URL: databaseUrl.optional().describe('postgres://user:password@host:port/database?sslmode=…; or its parts:'),
   DB_HOST: z.string().default('localhost').describe('Host of the database, or the folder of its socket'),
@@ -74,7 +79,7 @@ const Settings = z.object({
   DB_NAME: z.string().default('postgres').describe('Name of the database'),
   DB_USER: z.string().default('postgres').describe('Role to log in as'),
   DB_PASSWORD: z.string().optional().describe('Its password'),
-  DB_PASSWORD_FILE: passwordFile.optional().describe('File with its password, as of a mounted Secret'),
+  DB_PASSWORD_FILE: passwordFile.optional().describe('File that holds the password, such as a mounted Secret'),
   DB_SSLMODE: z
     .enum(SSL_MODES, `must be one of ${SSL_MODES.join(', ')}`)
     .default('disable')
@@ -82,26 +87,26 @@ const Settings = z.object({
   DB_WRITE_CONNECTIONS: integer(1, 100).default(8).describe('Connections for writes; reads share one more'),
   DB_API_USER: z.string().optional().describe('Role that `migrate` creates for the API and grants its rights'),
   DB_API_PASSWORD: z.string().optional().describe('Its password'),
-  DB_API_PASSWORD_FILE: passwordFile.optional().describe('File with its password'),
+  DB_API_PASSWORD_FILE: passwordFile.optional().describe('File that holds its password'),
   MIGRATE_WAIT_MS: milliseconds(60_000).describe('How long `migrate` waits for the database to come up, in ms'),
 
   DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),
   MAX_BODY_BYTES: integer(1, 2 ** 30)
     .default(1_048_576)
     .describe('Largest request body, in bytes'),
-  MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Requests under way at a time; beyond them 503'),
+  MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Concurrent requests; more get 503'),
   MAX_STREAMS: integer(1, 100)
     .default(4)
-    .describe('Streams of all users at a time, each with a connection; beyond them 503'),
+    .describe('Concurrent streams of all users, each on a connection of its own; more get 503'),
   STARTUP_WAIT_MS: milliseconds(2000).describe(
-    'How long it waits for the database before it listens all the same, in ms',
+    'How long it waits for the database before it starts listening anyway, in ms',
   ),
   DRAIN_DELAY_MS: milliseconds(2000).describe('How long it keeps answering after SIGTERM, in ms'),
   SHUTDOWN_TIMEOUT_MS: milliseconds(20_000).describe('Longest time from SIGTERM to exit, in ms'),
   KEEP_ALIVE_TIMEOUT_MS: milliseconds(620_000).describe('How long an idle connection is kept, in ms'),
   HEADERS_TIMEOUT_MS: milliseconds(15_000).describe("Longest time for a request's headers to arrive, in ms"),
   REQUEST_TIMEOUT_MS: milliseconds(30_000).describe('Longest time for a whole request to arrive, in ms'),
-  IDLE_TIMEOUT_MS: milliseconds(60_000).describe('How long a client may neither send nor read amid a request, in ms'),
+  IDLE_TIMEOUT_MS: milliseconds(60_000).describe('How long a client may be idle in the middle of a request, in ms'),
 })
 
 /** The names of all settings, each with its meaning and its default. */
@@ -118,12 +123,12 @@ export class ConfigError extends Error {
 }
 
 /**
- * The configuration that `env` holds; a variable that is empty counts as left out.
+ * The configuration that `env` holds; an empty variable counts as unset.
  * @throws ConfigError that names each variable at fault
  */
 export function parseConfig(env: Record<string, string | undefined>) {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
-  // Compiling the schema pays for many values: here it is one.
+  // jitless: compiling the schema does not pay off for one value.
   const result = Settings.safeParse(given, { jitless: true })
   if (!result.success) {
     throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')} ${message}.`).join(' '))

@@ -1,3 +1,4 @@
+import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { createApp } from './app.ts'
@@ -45,7 +46,7 @@ async function serve(config: Config) {
   await Promise.race([opened, sleep(config.startupWaitMs)])
   const server = await startServer({ ...config.server, fetch: app.fetch, stopping })
   log.info({ port: server.port }, 'listening')
-  if (!stopping.aborted) await new Promise((resolve) => stopping.addEventListener('abort', resolve))
+  if (!stopping.aborted) await once(stopping, 'abort')
   log.info({ signal: stopping.reason }, 'stopping')
   const until = performance.now() + config.server.shutdownTimeoutMs
   await server.stop()
@@ -53,7 +54,7 @@ async function serve(config: Config) {
   log.info('stopped')
 }
 
-/** A command that only works to an end stops at once: as process 1 of a container it would else ignore the signal. */
+/** A command that only works to an end stops at once: process 1 of a container would otherwise ignore the signal. */
 function stopAtOnce() {
   for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => process.exit(1))
 }
@@ -82,7 +83,7 @@ function fail(error: unknown): never {
 
 async function main([command = 'serve', ...rest]: string[]) {
   if (command === '--help' || command === '-h') return void process.stdout.write(USAGE)
-  if (rest.length > 0) throw new ConfigError(`"${rest[0]}" is one word too many: see --help.`)
+  if (rest.length > 0) throw new ConfigError(`Unexpected argument "${rest[0]}": see --help.`)
   switch (command) {
     case 'serve':
       return await serve(parseConfig(process.env))
