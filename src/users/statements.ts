@@ -1,4 +1,4 @@
-import { and, asc, eq, gt, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import { and, asc, eq, gt, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
 import type { Row } from '../db/connection.ts'
 import { builder, prepare, rfc3339 } from '../db/statement.ts'
 import type { User } from './schemas.ts'
@@ -6,7 +6,9 @@ import { folded, users } from './table.ts'
 
 /** A user and the version that its entity tag names: 1 at first, one more after each change. */
 export type StoredUser = { user: User; version: number }
-export type Field = 'username' | 'email'
+/** What no two users share. */
+export const FIELDS = ['username', 'email'] as const
+export type Field = (typeof FIELDS)[number]
 
 const { placeholder } = sql
 const columns = {
@@ -93,9 +95,11 @@ export const statements = {
       .where(sql`${users.id} = any(${placeholder('ids')}::bigint[])`),
   ),
   list: prepare<'after' | 'limit'>(page()),
-  listByUsername: prepare<'after' | 'limit' | 'username'>(page(is('username'))),
+  /** By username and, where it is not null, by email as well. */
+  listByUsername: prepare<'after' | 'limit' | Field>(
+    page(and(is('username'), or(sql`${placeholder('email')}::text is null`, is('email')))),
+  ),
   listByEmail: prepare<'after' | 'limit' | 'email'>(page(is('email'))),
-  listByBoth: prepare<'after' | 'limit' | Field>(page(and(is('username'), is('email')))),
   lines: prepare<'after' | 'limit'>(jsonLines()),
   update: prepare<'id' | 'versions' | Field>(
     builder
@@ -125,6 +129,16 @@ export const statements = {
       .where(sql`${is('username')} or ${is('email')} or ${users.idempotencyKey} = ${placeholder('key')}`),
   ),
 }
+
+/** A row of `rivals`: whether it has the same username, email and key, and what an answer to the same key needs. */
+export const toRival = ([username, email, key, hash, id, createdAt]: Row) => ({
+  username: username as boolean,
+  email: email as boolean,
+  sameKey: key as boolean,
+  hash: hash as string | null,
+  id: Number(id),
+  createdAt: rfc3339(createdAt as string),
+})
 
 /** The user of a row of `columns`. */
 export const toStored = ([id, username, email, version, createdAt, updatedAt]: Row): StoredUser => ({

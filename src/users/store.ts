@@ -2,13 +2,15 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import type { Database } from '../db/client.ts'
-import { arrayText, rfc3339 } from '../db/statement.ts'
+import type { Row } from '../db/connection.ts'
+import { arrayText } from '../db/statement.ts'
+import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { encodeCursor } from './cursor.ts'
 import { createGetQueue } from './get-queue.ts'
 import { createInsertQueue } from './insert-queue.ts'
 import { createMutex } from './mutex.ts'
 import type { NewUser, UserPatch } from './schemas.ts'
-import { type Field, type StoredUser, statements, toStored, toUsers } from './statements.ts'
+import { FIELDS, type Field, type StoredUser, statements, toRival, toStored, toUsers } from './statements.ts'
 
 export type Conflict = { outcome: 'conflict'; fields: Field[] }
 /** Versions that a change may start from; undefined for any. */
@@ -16,6 +18,8 @@ export type Versions = readonly number[] | undefined
 type Missed = { outcome: 'missing' } | { outcome: 'stale' }
 
 export type UserStore = ReturnType<typeof createUserStore>
+
+type ListOptions = { limit: number; after: number; username?: string | undefined; email?: string | undefined }
 
 /** What PostgreSQL would call a new user's row: it has just been created, so its first answer can be given again. */
 const asCreated = (id: number, { username, email }: NewUser, createdAt: string): StoredUser => ({
@@ -52,16 +56,13 @@ export function createUserStore(db: Database) {
     get,
 
     /** At most `limit` users with ids above `after`, by id, and the cursor of those that follow. */
-    async list(query: { limit: number; after: number; username?: string | undefined; email?: string | undefined }) {
-      const { limit, after, username, email } = query
+    async list({ username, email, limit, after }: ListOptions) {
       const place = { after, limit: limit + 1 }
-      const rows = await (username === undefined
-        ? email === undefined
-          ? statements.list(db.read, place)
-          : statements.listByEmail(db.read, { ...place, email })
-        : email === undefined
-          ? statements.listByUsername(db.read, { ...place, username })
-          : statements.listByBoth(db.read, { ...place, username, email }))
+      let rows: Row[]
+      if (username !== undefined) {
+        rows = await statements.listByUsername(db.read, { ...place, username, email: email ?? null })
+      } else if (email !== undefined) rows = await statements.listByEmail(db.read, { ...place, email })
+      else rows = await statements.list(db.read, place)
       const found = toUsers(rows)
       const more = found.length > limit
       if (more) found.pop()
@@ -108,19 +109,14 @@ export function createUserStore(db: Database) {
       for (let attempt = 0; attempt < INSERT_ATTEMPTS; attempt++) {
         const inserted = await inserts.add({ ...user, key: key ?? null, hash })
         if (inserted) return { outcome: 'created', ...asCreated(inserted.id, user, inserted.createdAt) }
-        const rivals = await statements.rivals(db.read, { ...user, key: key ?? null })
-        const before = rivals.find(([, , sameKey]) => sameKey)
-        if (before) {
-          const [, , , sameHash, id, createdAt] = before
-          if (sameHash !== hash) return { outcome: 'key-reused' }
-          return { outcome: 'created', ...asCreated(Number(id), user, rfc3339(createdAt as string)) }
-        }
-        const fields: Field[] = []
-        if (rivals.some(([username]) => username)) fields.push('username')
-        if (rivals.some(([, email]) => email)) fields.push('email')
+        const rivals = (await statements.rivals(db.read, { ...user, key: key ?? null })).map(toRival)
+        const before = rivals.find(({ sameKey }) => sameKey)
+        if (before?.hash === hash) return { outcome: 'created', ...asCreated(before.id, user, before.createdAt) }
+        if (before) return { outcome: 'key-reused' }
+        const fields = FIELDS.filter((field) => rivals.some((rival) => rival[field]))
         if (fields.length > 0) return { outcome: 'conflict', fields }
       }
-      return { outcome: 'conflict', fields: ['username', 'email'] }
+      throw new DatabaseUnavailable('another user came and went at each attempt', 'refused')
     },
 
     /** Sets what `patch` names, if the user's version is one of `versions`. */
