@@ -66,6 +66,7 @@ test.each([
   ['DATABASE_URL', 'postgres://host'],
   ['DATABASE_URL', 'postgres://u:p%@host/db'],
   ['HEADERS_TIMEOUT_MS', '60000'],
+  ['DRAIN_DELAY_MS', '60000'],
   ['DATABASE_URL', 'postgres://host/db?sslmode=maybe'],
   ['DATABASE_URL', 'postgres://host/db?sslrootcert=ca.pem'],
   ['DB_PASSWORD_FILE', '/does/not/exist'],

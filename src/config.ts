@@ -92,7 +92,7 @@ const Settings = z.object({
 
   DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),
   MAX_BODY_BYTES: integer(1, 2 ** 30)
-    .default(1_048_576)
+    .default(262_144)
     .describe('Largest request body, in bytes'),
   MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Concurrent requests; more get 503'),
   MAX_STREAMS: integer(1, 100)
@@ -148,6 +148,9 @@ export function parseConfig(env: Record<string, string | undefined>) {
   }
   if (s.HEADERS_TIMEOUT_MS > s.REQUEST_TIMEOUT_MS && s.REQUEST_TIMEOUT_MS > 0) {
     throw new ConfigError('HEADERS_TIMEOUT_MS must not be more than REQUEST_TIMEOUT_MS, which includes it.')
+  }
+  if (s.DRAIN_DELAY_MS > s.SHUTDOWN_TIMEOUT_MS) {
+    throw new ConfigError('DRAIN_DELAY_MS must not be more than SHUTDOWN_TIMEOUT_MS, which includes it.')
   }
   return {
     logLevel: s.LOG_LEVEL,

@@ -37,8 +37,11 @@ async function serve(config: Config) {
   const database = createDatabase({
     ...config.database,
     applicationName: 'users-api',
-    onChange: (failure) =>
-      failure ? log.warn({ reason: failure.message }, 'database unavailable') : log.info('database available'),
+    onChange(of, failure) {
+      const what = of === 'reads' ? 'database' : 'database writes'
+      if (failure) log.warn({ reason: failure.message, code: failure.code }, `${what} unavailable`)
+      else log.info(`${what} available`)
+    },
   })
   const opened = database.opened()
   const users = createUserStore(database)

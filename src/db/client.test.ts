@@ -1,14 +1,13 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { createDatabase, type Database } from './client.ts'
-import type { DatabaseUnavailable } from './unavailable.ts'
 
 const DEADLINE_MS = 2000
 
 let database: TestDatabase
 let db: Database
-const failures: DatabaseUnavailable[] = []
+/** What was told of reads and writes since the test began. */
+const told: [string, string | undefined][] = []
 beforeAll(async () => {
   database = await createTestDatabase()
   db = createDatabase({
@@ -16,12 +15,11 @@ beforeAll(async () => {
     applicationName: 'test',
     deadlineMs: DEADLINE_MS,
     writeConnections: 2,
-    onChange: (failure) => {
-      if (failure) failures.push(failure)
-    },
+    onChange: (of, failure) => told.push([of, failure?.message]),
   })
   await db.opened()
 })
+beforeEach(() => told.splice(0))
 afterAll(async () => {
   await db.close(0)
   await database.drop()
@@ -44,10 +42,36 @@ test('a write that is slow, and was sent late, is given up alone: the other conn
   await Promise.all([db.write('select 1', []), db.write('select 1', [])])
   const before = await backends()
   const late = performance.now() - 0.6 * DEADLINE_MS
-  await expect(db.write('select pg_sleep($1)', [5], late)).rejects.toMatchObject({ reached: 'lost' })
+  const slow = db.write('select pg_sleep($1)', [5], late)
+  await expect(slow).rejects.toMatchObject({ reached: 'lost' })
   await db.read('select 1', [])
-  await sleep(300)
-  expect(failures).toEqual([])
   const kept = (await backends()).filter((pid) => before.includes(pid))
   expect(kept.length).toBeGreaterThanOrEqual(before.length - 1)
+  await db.write('select 1', [])
+  expect(told).toEqual([
+    ['writes', 'it did not answer in time'],
+    ['writes', undefined],
+  ])
+})
+
+test('writes that fail alone are told of once, and once when they succeed again', async () => {
+  const refuse = "do $$ begin raise exception 'no space left' using errcode = '53100'; end $$"
+  for (let i = 0; i < 3; i++) await expect(db.write(refuse, [])).rejects.toMatchObject({ code: '53100' })
+  for (let i = 0; i < 3; i++) await db.write('select 1', [])
+  expect(told).toEqual([
+    ['writes', 'no space left'],
+    ['writes', undefined],
+  ])
+})
+
+test('a read that is slow is given up alone, and those beside it are answered', async () => {
+  const [pid] = (await db.read('select pg_backend_pid()', []))[0] ?? []
+  // Each is shorter than the time that PostgreSQL gives a statement; the second waits for the first.
+  const answers = await Promise.allSettled([
+    db.read('select pg_sleep(0.7 * $1)', [DEADLINE_MS / 1000]),
+    db.read('select pg_sleep(0.7 * $1)', [DEADLINE_MS / 1000]),
+  ])
+  expect(answers.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
+  expect((await db.read('select pg_backend_pid()', []))[0]).toEqual([pid])
+  expect(told).toEqual([])
 })

@@ -2,9 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { type Connection, type ConnectionOptions, createConnection, type Row } from './connection.ts'
 import { DatabaseUnavailable } from './unavailable.ts'
 
-export type DatabaseOptions = ConnectionOptions & {
+export type DatabaseOptions = Pick<ConnectionOptions, 'address' | 'applicationName' | 'deadlineMs'> & {
   /** Most connections that writes use at a time. */
   writeConnections: number
+  /** Called when reads, or writes alone, begin to fail, and when they succeed again. */
+  onChange?: (of: 'reads' | 'writes', failure: DatabaseUnavailable | undefined) => void
 }
 
 /** What stores are given: statements go in, rows come out. */
@@ -32,17 +34,25 @@ const WATCH_INTERVAL_MS = 100
 const WRITE_RETRY_MS = 50
 const WARM_DELAY_MS = 100
 const RENEW_INTERVAL_MS = 1000
+/**
+ * Of the deadline, the longest wait of a write for a lock: meanwhile it occupies a connection, and the rows of a batch
+ * that failed need time left to be tried one by one.
+ */
+const LOCK_TIMEOUT_SHARE = 0.2
 
 /**
  * Reads share one connection, which pipelines them: a second one halves the rate, for each statement then wakes
  * another backend. Writes have a few, because a commit waits for the disk and several can wait together.
  */
 export function createDatabase(options: DatabaseOptions): Database {
-  const { deadlineMs, writeConnections } = options
-  const deadline = { ...options, deadlineMs: Math.max(1, deadlineMs - 2 * WATCH_INTERVAL_MS) }
-  const reads = createConnection(deadline)
-  const { onChange: _, ...quiet } = deadline
-  const writes = Array.from({ length: writeConnections }, () => createConnection(quiet))
+  const { address, applicationName, writeConnections, onChange } = options
+  const deadlineMs = options.deadlineMs - 2 * WATCH_INTERVAL_MS
+  const common = { address, applicationName, deadlineMs }
+  const reads = createConnection({ ...common, keptOpen: true, onChange: (failure) => onChange?.('reads', failure) })
+  const lockTimeoutMs = Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE)
+  const writes = Array.from({ length: writeConnections }, () =>
+    createConnection({ ...common, keptOpen: false, lockTimeoutMs }),
+  )
   const idle = [...writes]
   const sessions = new Set<Connection>()
   const waiting = new Set<{ since: number; resolve(connection: Connection): void; reject(error: Error): void }>()
@@ -59,7 +69,7 @@ export function createDatabase(options: DatabaseOptions): Database {
     // Then the others may be silent, too: idle ones are renewed, so that no statement waits to find out.
     if (silent) for (const connection of all) connection.renewIfIdle()
     for (const waiter of waiting) {
-      if (now - waiter.since <= deadline.deadlineMs) continue
+      if (now - waiter.since <= deadlineMs) continue
       waiting.delete(waiter)
       waiter.reject(new DatabaseUnavailable('no connection was free in time', 'unsent'))
     }
@@ -77,27 +87,41 @@ export function createDatabase(options: DatabaseOptions): Database {
 
   function release(connection: Connection) {
     const [next] = waiting
-    if (next === undefined) return void idle.push(connection)
+    if (next === undefined) {
+      // The one that was used last is used next; one that could not be opened, last.
+      if (connection.failure()) idle.unshift(connection)
+      else idle.push(connection)
+      return
+    }
     waiting.delete(next)
     next.resolve(connection)
   }
 
   let renewed = Number.NEGATIVE_INFINITY
   /** After a failover the old primary answers still, but only reads (25006): leave it, on every connection. */
-  function renewOnFailover(error: unknown) {
-    if (!(error instanceof DatabaseUnavailable) || error.code !== '25006') return
+  function renewOnFailover({ code }: DatabaseUnavailable) {
+    if (code !== '25006') return
     const now = performance.now()
     if (now - renewed < RENEW_INTERVAL_MS) return
     renewed = now
     for (const connection of [reads, ...writes]) connection.renew()
   }
 
+  let writeFailure: DatabaseUnavailable | undefined
+  function noteWrites(failure: DatabaseUnavailable | undefined) {
+    // What concerns one row, or reads as well, tells nothing of writes.
+    if (failure?.isOfRow || (failure && reads.failure()) || Boolean(writeFailure) === Boolean(failure)) return
+    writeFailure = failure
+    onChange?.('writes', failure)
+  }
+
   async function readOn(connection: Connection, text: string, parameters: readonly unknown[]) {
+    const since = performance.now()
     try {
-      return await connection.query(text, parameters)
+      return await connection.query(text, parameters, since)
     } catch (error) {
       if (!(error instanceof DatabaseUnavailable && error.reached === 'lost')) throw error
-      return await connection.query(text, parameters)
+      return await connection.query(text, parameters, since)
     }
   }
 
@@ -107,7 +131,7 @@ export function createDatabase(options: DatabaseOptions): Database {
     busy: reads.busy,
 
     session() {
-      const connection = createConnection(quiet)
+      const connection = createConnection({ ...common, keptOpen: false })
       sessions.add(connection)
       return {
         read: (text, parameters) => readOn(connection, text, parameters),
@@ -119,16 +143,24 @@ export function createDatabase(options: DatabaseOptions): Database {
     },
 
     async write(text, parameters, since = performance.now()) {
-      const until = since + deadline.deadlineMs
+      const until = since + deadlineMs
       for (;;) {
         const connection = await acquire(since)
         try {
-          return await connection.query(text, parameters, since)
+          const rows = await connection.query(text, parameters, since)
+          noteWrites(undefined)
+          return rows
         } catch (error) {
+          if (!(error instanceof DatabaseUnavailable)) throw error
           renewOnFailover(error)
+          // Given up, but still under way: nothing else must wait behind it.
+          if (connection.busy()) connection.renew()
           // A new connection that could not be opened says nothing of a database that answers others.
-          const again = error instanceof DatabaseUnavailable && error.reached === 'unsent' && !reads.failure()
-          if (!again || performance.now() + WRITE_RETRY_MS > until) throw error
+          const again = error.reached === 'unsent' && !reads.failure() && performance.now() + WRITE_RETRY_MS < until
+          if (!again) {
+            noteWrites(error)
+            throw error
+          }
         } finally {
           release(connection)
         }

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { openSession, type Session } from './session.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
@@ -8,6 +9,10 @@ export type ConnectionOptions = {
   applicationName: string
   /** Longest wait for an answer; past it the connection counts as silent and is renewed. */
   deadlineMs: number
+  /** Longest wait for a lock; as long as a statement may run if left out. */
+  lockTimeoutMs?: number
+  /** Whether one that is lost is opened again at once and as often as it takes, or when it is wanted. */
+  keptOpen: boolean
   /** Called when the connection is lost, and when it is back. */
   onChange?: (failure: DatabaseUnavailable | undefined) => void
 }
@@ -30,7 +35,10 @@ export type Connection = {
   open(): Promise<void>
   /** Leaves the present connection for a new one, as after a failover. */
   renew(): void
-  /** To be called at regular intervals: ends statements past their deadline, and says whether the connection is silent. */
+  /**
+   * To be called at regular intervals: gives up the statements that are past their deadline, and renews the connection
+   * when it was silent for as long. Returns whether it was.
+   */
   expire(now: number): boolean
   /** Renews a connection on which nobody waits, for it may be silent. */
   renewIfIdle(): void
@@ -43,11 +51,16 @@ const CONNECT_TIMEOUT_MS = 1500
 const RECONNECT_INTERVAL_MS = 250
 /** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before we count it as silent. */
 const STATEMENT_TIMEOUT_SHARE = 0.9
-/**
- * Of the deadline, the longest wait for a lock: a statement that waits occupies a connection, and the rows of a batch
- * that failed need time left to be tried one by one.
- */
-const LOCK_TIMEOUT_SHARE = 0.2
+/** Of the deadline, what must be left when a statement is sent. */
+const SEND_SHARE = 0.2
+/** Statements that wait on a connection whose oldest has waited for half of its deadline: more would wait in vain. */
+const BACKLOG_MAX = 100
+
+/** How often a statement is sent that migrations make invalid. */
+const STALE_ATTEMPTS = 3
+/** Where PostgreSQL finds that a migration made a prepared statement invalid, before it carries it out. */
+const STALE_ROUTINES = ['RevalidateCachedQuery', 'FetchPreparedStatement', 'transformAssignedExpr']
+const isStale = (error: unknown) => error instanceof postgres.PostgresError && STALE_ROUTINES.includes(error.routine)
 
 /** `work`, unless it takes longer than `ms`. @throws DatabaseUnavailable */
 function within<T>(ms: number, work: Promise<T>): Promise<T> {
@@ -57,12 +70,13 @@ function within<T>(ms: number, work: Promise<T>): Promise<T> {
 }
 
 export function createConnection(options: ConnectionOptions): Connection {
-  const { address, applicationName, deadlineMs, onChange } = options
-  const shareMs = (share: number) => Math.max(1, Math.floor(deadlineMs * share))
-  const statementTimeoutMs = shareMs(STATEMENT_TIMEOUT_SHARE)
-  const lockTimeoutMs = shareMs(LOCK_TIMEOUT_SHARE)
-  /** When the deadline of each statement on its way began, and when it was sent. */
-  const pending = new Set<{ since: number; sent: number }>()
+  const { address, applicationName, deadlineMs, keptOpen, onChange } = options
+  const statementTimeoutMs = Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE)
+  const lockTimeoutMs = Math.min(options.lockTimeoutMs ?? statementTimeoutMs, statementTimeoutMs)
+  /** In the order in which they were sent, those that were given up among them. */
+  const pending = new Set<{ since: number; sent: number; reject(error: unknown): void }>()
+  let heard = performance.now()
+  let congested = false
   const closing = new AbortController()
   let session: Session | undefined
   let opening: Promise<void> | undefined
@@ -74,7 +88,7 @@ export function createConnection(options: ConnectionOptions): Connection {
     if (before?.message !== to?.message) onChange?.(to)
   }
 
-  async function attempt(): Promise<void> {
+  async function connect(): Promise<void> {
     const { promise: lost, reject } = Promise.withResolvers<never>()
     lost.catch(() => {})
     const onclose = () => {
@@ -97,19 +111,19 @@ export function createConnection(options: ConnectionOptions): Connection {
   }
 
   /** What ended the last session may have ended this attempt, too: one quick failure is not yet counted. */
-  async function attemptTwice(): Promise<void> {
+  async function connectTwice(): Promise<void> {
     const start = performance.now()
     try {
-      await attempt()
+      await connect()
     } catch (error) {
       if (closing.signal.aborted || performance.now() - start > RECONNECT_INTERVAL_MS) throw error
-      await attempt()
+      await connect()
     }
   }
 
   /** Tries until it is open, and tells who waits how the first try went: from then on the failure is known at once. */
   function keepOpen(): Promise<void> {
-    opening ??= attemptTwice().then(
+    opening ??= connectTwice().then(
       () => {
         opening = undefined
         changed(undefined)
@@ -119,7 +133,8 @@ export function createConnection(options: ConnectionOptions): Connection {
         void sleep(RECONNECT_INTERVAL_MS, undefined, { signal: closing.signal }).then(
           () => {
             opening = undefined
-            keepOpen()
+            if (keptOpen) keepOpen()
+            else changed(undefined)
           },
           () => {},
         )
@@ -143,27 +158,54 @@ export function createConnection(options: ConnectionOptions): Connection {
     void keepOpen()
   }
 
-  async function query(text: string, parameters: readonly unknown[], since = performance.now()): Promise<Row[]> {
+  async function query(
+    text: string,
+    parameters: readonly unknown[],
+    since = performance.now(),
+    attempt = 1,
+  ): Promise<Row[]> {
     const deadline = since + deadlineMs
     while (session === undefined) {
       if (failure) throw failure
       await within(deadline - performance.now(), keepOpen())
     }
-    // Sent so late, its own time-out would come after its deadline, and pass for a silent database.
     const sent = performance.now()
-    if (deadline - sent < lockTimeoutMs) throw new DatabaseUnavailable('its turn came too late', 'refused')
+    if (deadline - sent < deadlineMs * SEND_SHARE) {
+      throw new DatabaseUnavailable('its turn came too late', 'refused')
+    }
+    if (congested) throw new DatabaseUnavailable('too many statements wait', 'refused')
     const used = session
-    const entry = { since, sent }
+    const { promise, resolve, reject } = Promise.withResolvers<Row[]>()
+    const entry = { since, sent, reject }
     pending.add(entry)
+    const settle = () => {
+      heard = performance.now()
+      pending.delete(entry)
+    }
+    const statement = used.sql.unsafe(text, parameters as never[], { prepare: true }).values()
+    statement.then(
+      (rows) => {
+        settle()
+        resolve(rows)
+      },
+      (error) => {
+        settle()
+        reject(error)
+      },
+    )
     try {
-      return await used.sql.unsafe(text, parameters as never[], { prepare: true }).values()
+      return await promise
     } catch (error) {
+      // Given up: it may still be answered, and so may those behind it.
+      if (error instanceof DatabaseUnavailable) throw error
+      if (isStale(error)) {
+        if (attempt < STALE_ATTEMPTS) return await query(text, parameters, since, attempt + 1)
+        throw new DatabaseUnavailable('its tables are being changed', 'refused', error)
+      }
       const reason = unavailable(error)
       // postgres.js reports the close a moment later: a retry must not use this connection again.
       if (reason?.reached === 'lost' && session === used) renew()
       throw reason ?? error
-    } finally {
-      pending.delete(entry)
     }
   }
 
@@ -178,13 +220,14 @@ export function createConnection(options: ConnectionOptions): Connection {
     },
     renew,
     expire(now) {
-      const oldest = pending.values().next().value
-      if (oldest === undefined || now - oldest.since <= deadlineMs) return false
-      // What was sent late is at its end sooner than a connection can be called silent.
-      const silent = now - oldest.sent > deadlineMs / 2
-      if (silent) markSilent()
-      else renew()
-      return silent
+      for (const { since, reject } of pending) {
+        if (now - since > deadlineMs) reject(new DatabaseUnavailable('it did not answer in time', 'lost'))
+      }
+      const [oldest] = pending
+      congested = oldest !== undefined && now - oldest.sent > deadlineMs / 2 && pending.size > BACKLOG_MAX
+      if (oldest === undefined || now - Math.max(oldest.sent, heard) <= deadlineMs) return false
+      markSilent()
+      return true
     },
     renewIfIdle() {
       if (session !== undefined && pending.size === 0) markSilent()

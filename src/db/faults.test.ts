@@ -378,6 +378,35 @@ test('a migration that adds a column under load causes no error', async () => {
   expect([read, write]).toEqual([[200], [201]])
 })
 
+test("a migration that changes columns' types under load gives nobody another user's answer", async () => {
+  const users = (await Promise.all(Array.from({ length: 50 }, () => create()))).map(({ body }) => body)
+  const wrong: string[] = []
+  let right = 0
+  let running = true
+  const clients = Array.from({ length: 24 }, async (_, i) => {
+    for (let j = i; running; j += 7) {
+      const user = users[j % users.length]
+      const [one, found] = await Promise.all([
+        api.request('GET', `/users/${user.id}`),
+        api.request('GET', `/users?username=${user.username}`),
+      ])
+      if (one.status !== 503 && one.body.id !== user.id) wrong.push(one.text)
+      if (found.status !== 503 && found.body.users?.[0]?.id !== user.id) wrong.push(found.text)
+      if (one.status === 200) right++
+    }
+  })
+  for (let i = 0; i < 6; i++) {
+    await sleep(50)
+    await admin.unsafe(`alter table users alter column username type ${i % 2 === 0 ? 'varchar(80)' : 'text'}`)
+    await admin.unsafe(`alter table users alter column created_at type timestamptz(${i % 2 === 0 ? 6 : 3})`)
+  }
+  running = false
+  await Promise.all(clients)
+  expect(wrong).toEqual([])
+  expect(right).toBeGreaterThan(users.length)
+  expect((await create()).status).toBe(201)
+})
+
 test('one statement and one round trip a request, prepared by name', async () => {
   const { id } = (await create()).body
   const requests = [

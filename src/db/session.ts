@@ -38,6 +38,23 @@ function gatherWrites(socket: Socket) {
   }
 }
 
+/**
+ * A statement that a migration made invalid is sent again by postgres.js itself, in two parts: on a pipelined connection
+ * others come between them, and from then on each caller gets the answer of another. So it is told that such a statement
+ * was cancelled, and it fails, for the caller to send it again. (`retried` is where postgres.js notes its own attempt.)
+ */
+function failStale(sql: postgres.Sql) {
+  const { prototype } = sql.unsafe('').constructor
+  if (Object.hasOwn(prototype, 'retried')) return
+  Object.defineProperty(prototype, 'retried', {
+    get: () => undefined,
+    set(this: { cancelled: unknown; reject(error: Error): void }, error: Error) {
+      this.cancelled = true
+      this.reject(error)
+    },
+  })
+}
+
 /** Connects at the first statement. Its deadlines are the caller's to keep: a silent connection is never noticed here. */
 export function openSession(options: SessionOptions): Session {
   const { address, onclose } = options
@@ -75,6 +92,7 @@ export function openSession(options: SessionOptions): Session {
       return socket
     },
   } as postgres.Options<Record<string, postgres.PostgresType>>)
+  failStale(sql)
   return {
     sql,
     async end(timeoutMs) {

@@ -18,6 +18,11 @@ export class DatabaseUnavailable extends Error {
     this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
   }
+
+  /** Whether it tells of a row that others hold (SQLSTATE 40 and 55P03, or a turn that came too late), not of the database. */
+  get isOfRow(): boolean {
+    return this.code === undefined ? this.reached === 'refused' : /^(40|55P03)/.test(this.code)
+  }
 }
 
 /**

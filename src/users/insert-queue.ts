@@ -83,8 +83,7 @@ export function createInsertQueue(db: Database) {
   }
 
   /** Whether one row may have failed them all, by a rule or a lock: none was inserted, so each may go by itself. */
-  const oneMayHaveSpoiltIt = (error: unknown) =>
-    !(error instanceof DatabaseUnavailable) || /^(40|55P03)/.test(error.code ?? '')
+  const oneMayHaveSpoiltIt = (error: unknown) => !(error instanceof DatabaseUnavailable) || error.isOfRow
 
   function failed(batch: Entry[], error: unknown) {
     if (batch.length > 1 && oneMayHaveSpoiltIt(error)) {

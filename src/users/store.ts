@@ -31,6 +31,8 @@ const asCreated = (id: number, { username, email }: NewUser, createdAt: string):
 const STREAM_BATCH = 100
 /** How long a stream rests while others wait, as a multiple of the time that its last statement took. */
 const STREAM_REST = 9
+/** Short of any time-out of its client. */
+const STREAM_REST_MAX_MS = 1000
 
 /** How often an insert is tried that met a rival who was gone when we looked. */
 const INSERT_ATTEMPTS = 3
@@ -81,11 +83,12 @@ export function createUserStore(db: Database) {
         for (let place: unknown = after; ; ) {
           const start = performance.now()
           const [row] = await statements.lines(session.read, { after: place, limit: STREAM_BATCH })
+          const tookMs = performance.now() - start
           const [text, last] = row ?? []
           if (typeof text !== 'string') return
           yield text
           place = last
-          if (db.busy()) await sleep(STREAM_REST * (performance.now() - start))
+          if (db.busy()) await sleep(Math.min(STREAM_REST * tookMs, STREAM_REST_MAX_MS))
         }
       } finally {
         await session.close()
