@@ -2,7 +2,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import postgres from 'postgres'
-import { afterEach, beforeEach, describe, expect, inject, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { startPostgres } from '../../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { main, ROOT } from '../../test/process.ts'
 import { MigrationError, migrate } from './migrate.ts'
@@ -89,16 +90,13 @@ test('explains a password that the database refuses', async () => {
 })
 
 describe("the API's role", () => {
-  const user = `api "it's" ${process.pid}`
+  const user = `users.api "it's" ${process.pid}`
   const as = (password: string) =>
-    postgres({ ...connection(), username: user, password, max: 1, onnotice: () => {} } as postgres.Options<never>)
-  const connection = () => {
-    const { host, port, database: name } = addressOf(database.url)
-    return { host, port, database: name }
-  }
+    postgres(database.url, { username: user, password, max: 1, onnotice: () => {} } as postgres.Options<never>)
   afterEach(async () => {
-    await database.sql`drop owned by ${database.sql(user)}`
-    await database.sql`drop role ${database.sql(user)}`
+    const role = database.sql.unsafe(`"${user.replaceAll('"', '""')}"`)
+    await database.sql`drop owned by ${role}`
+    await database.sql`drop role ${role}`
   })
 
   test('may use the rows and change nothing else', async () => {
@@ -131,11 +129,30 @@ describe("the API's role", () => {
     await sql.end()
   })
 
-  test('its password never reaches the log of the server in the clear', async () => {
-    const admin = postgres(inject('postgresUrl'), { max: 1 })
-    await run(undefined, { user, password: 'topsecret' })
-    const [role] = await admin`select rolpassword from pg_authid where rolname = ${user}`
-    expect(role?.rolpassword).toMatch(/^SCRAM-SHA-256\$/)
-    await admin.end()
+  test('keeps its password, and the connections that it has, when the same is given again', async () => {
+    // PostgreSQL itself would take the ligature for two letters, and postgres.js not get in.
+    const password = 'ﬁne pässword'
+    await run(undefined, { user, password })
+    const before = as(password)
+    await before`select 1`
+    await run(undefined, { user, password })
+    const after = as(password)
+    expect(await after`select 1 as n`).toEqual([{ n: 1 }])
+    expect(await before`select 1 as n`).toEqual([{ n: 1 }])
+    await Promise.all([before.end(), after.end()])
   })
+})
+
+test("the password of the API's role is in no log, whatever PostgreSQL logs", async () => {
+  const server = await startPostgres({ settings: { fsync: 'off', log_statement: 'all' } })
+  onTestFinished(server.stop)
+  let log = ''
+  server.process.stderr?.on('data', (text) => {
+    log += text
+  })
+  const api = { user: 'api', password: 'topsecret' }
+  await migrate({ address: addressOf(server.url), folder: `${ROOT}drizzle`, api, waitMs: 0 })
+  await expect.poll(() => log).toContain('grant select')
+  expect(log).toContain('alter role "api" login password \'SCRAM-SHA-256$')
+  expect(log).not.toContain(api.password)
 })

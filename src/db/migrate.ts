@@ -4,6 +4,7 @@ import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate as applyMigrations } from 'drizzle-orm/postgres-js/migrator'
 import postgres from 'postgres'
 import { type Address, driverOptions } from './address.ts'
+import { scramVerifier } from './scram.ts'
 import { unavailable } from './unavailable.ts'
 
 export type MigrateOptions = {
@@ -100,11 +101,12 @@ async function appliedTimes(sql: postgres.Sql): Promise<number[]> {
 /** The API may use the rows of the tables in `public`, and change nothing else: neither tables nor migrations. */
 async function grantApiRole(sql: postgres.Sql, { user, password }: { user: string; password: string }) {
   await sql.begin(async (transaction) => {
-    const [role] = await transaction`select 1 from pg_roles where rolname = ${user}`
-    if (!role) await transaction`create role ${transaction(user)} login`
-    const [quoted] = await transaction`select quote_literal(${password}) as password`
-    await transaction.unsafe(`alter role "${user.replaceAll('"', '""')}" login password ${quoted?.password}`)
-    await transaction`grant usage on schema public to ${transaction(user)}`
-    await transaction`grant select, insert, update, delete on all tables in schema public to ${transaction(user)}`
+    // postgres.js would take a dot in a name for a schema's.
+    const role = transaction.unsafe(`"${user.replaceAll('"', '""')}"`)
+    const [found] = await transaction`select 1 from pg_roles where rolname = ${user}`
+    if (!found) await transaction`create role ${role} login`
+    await transaction`alter role ${role} login password ${transaction.unsafe(`'${scramVerifier(password)}'`)}`
+    await transaction`grant usage on schema public to ${role}`
+    await transaction`grant select, insert, update, delete on all tables in schema public to ${role}`
   })
 }

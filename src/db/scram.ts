@@ -1,0 +1,16 @@
+import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
+
+/** As PostgreSQL has it (its setting scram_iterations). */
+const ITERATIONS = 4096
+
+/**
+ * What PostgreSQL keeps of a password (RFC 5803): who sends this, as psql's \password does, leaves the password in
+ * no log of statements. The password's bytes are taken as they are, for postgres.js logs in with them so.
+ */
+export function scramVerifier(password: string): string {
+  const salt = randomBytes(16)
+  const salted = pbkdf2Sync(password, salt, ITERATIONS, 32, 'sha256')
+  const key = (name: string) => createHmac('sha256', salted).update(name).digest()
+  const stored = createHash('sha256').update(key('Client Key')).digest('base64')
+  return `SCRAM-SHA-256$${ITERATIONS}:${salt.toString('base64')}$${stored}:${key('Server Key').toString('base64')}`
+}
