@@ -18,19 +18,20 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
 })
 
-const run = (folder = `${ROOT}drizzle`, api?: { user: string; password: string }) =>
-  migrate({ address: addressOf(database.url), folder, api, waitMs: 0 })
+const run = (folder = `${ROOT}drizzle`, api?: { user: string; password: string }, waitMs = 0) =>
+  migrate({ address: addressOf(database.url), folder, api, waitMs })
 
-/** The project's migrations and one more. */
-function withMigration(sql: string): string {
+/** The migrations of `base` and one more, generated at `when`. */
+function withMigration(sql: string, when = Date.now(), base = `${ROOT}drizzle`): string {
   const folder = mkdtempSync(join(tmpdir(), 'migrations-'))
   folders.push(folder)
-  cpSync(`${ROOT}drizzle`, folder, { recursive: true })
+  cpSync(base, folder, { recursive: true })
   const journalFile = join(folder, 'meta/_journal.json')
   const journal = JSON.parse(readFileSync(journalFile, 'utf8'))
-  journal.entries.push({ idx: 99, version: '7', when: Date.now(), tag: '0099_next', breakpoints: true })
+  const tag = `${when}_next`
+  journal.entries.push({ idx: journal.entries.length, version: '7', when, tag, breakpoints: true })
   writeFileSync(journalFile, JSON.stringify(journal))
-  writeFileSync(join(folder, '0099_next.sql'), sql)
+  writeFileSync(join(folder, `${tag}.sql`), sql)
   return folder
 }
 
@@ -71,6 +72,37 @@ test('keeps nothing of a migration that fails, and says why', async () => {
   await expect(run(broken)).rejects.toThrow(/nothing of it was kept: column "note" .* already exists/)
   expect(await columns()).toEqual([])
   expect(await run()).toBeGreaterThan(0)
+})
+
+test('refuses a migration that is older than what the database has had, for it would be left out', async () => {
+  const now = Date.now()
+  const first = withMigration('create table first (x int)', now)
+  await run(first)
+  const late = withMigration('create table late (x int)', now - 1000, first)
+  await expect(run(late)).rejects.toThrow(/generate it anew/)
+  expect(await run(withMigration('create table later (x int)', now + 1000, first))).toBe(1)
+})
+
+test('waits its turn for a table that a long transaction holds, and lets others at it meanwhile', async () => {
+  await run()
+  const next = withMigration('alter table users add column note text')
+  const migrating = await database.sql.begin(async (long) => {
+    await long`select count(*) from users`
+    const result = run(next, undefined, 60_000)
+    await database.sql`set lock_timeout = '5s'`
+    for (const until = performance.now() + 3000; performance.now() < until; ) {
+      await database.sql`select count(*) from users`
+    }
+    return { result }
+  })
+  expect(await migrating.result).toBe(1)
+  expect(await columns()).toContain('note')
+  await database.sql.begin(async (long) => {
+    await long`select count(*) from users`
+    await expect(run(withMigration('alter table users add column other text', undefined, next))).rejects.toThrow(
+      /long transaction/,
+    )
+  })
 })
 
 test('waits for a database that is not up yet, and then gives up in a sentence', async () => {

@@ -14,7 +14,7 @@ export type MigrateOptions = {
   folder: string
   /** The role that the API logs in as: created when missing, given this password, granted its rights. */
   api: { user: string; password: string } | undefined
-  /** How long to wait for a database that does not answer yet. */
+  /** How long to wait for a database that does not answer yet, for another process that migrates, and for locks. */
   waitMs: number
 }
 
@@ -26,34 +26,66 @@ export class MigrationError extends Error {
 /** The key of the advisory lock that migrations hold; any number that nothing else in the database uses. */
 const LOCK_KEY = 7_203_411
 const RETRY_MS = 250
+/** While a migration waits for a table, everybody else who needs it waits behind it. */
+const LOCK_TIMEOUT_MS = 1000
+/** SQLSTATE (PostgreSQL, appendix A). */
+const LOCK_NOT_AVAILABLE = '55P03'
 
 /**
  * Brings the database to this release: applies what is missing of `folder` in one transaction, under an advisory
  * lock, so that any number of processes may start at once; then creates and grants the API's role.
  * @returns how many migrations were applied
- * @throws MigrationError when the database is newer than `folder` or a migration fails; nothing is half-applied
+ * @throws MigrationError when the database is newer than `folder`, a migration fails, or `waitMs` are over; nothing is
+ * half-applied
  */
 export async function migrate({ address, folder, api, waitMs }: MigrateOptions): Promise<number> {
-  const sql = await connect(address, performance.now() + waitMs)
+  const until = performance.now() + waitMs
+  const sql = await connect(address, until)
   try {
-    await sql`select pg_advisory_lock(${LOCK_KEY})`
-    const known = readMigrationFiles({ migrationsFolder: folder })
+    await retryUntil(until, 'Another process is still migrating the database.', async () => {
+      const [row] = await sql`select pg_try_advisory_lock(${LOCK_KEY}) as locked`
+      return row?.locked
+    })
+    const known = readMigrationFiles({ migrationsFolder: folder }).map(({ folderMillis }) => folderMillis)
     const before = await appliedTimes(sql)
-    const newest = known.at(-1)?.folderMillis ?? 0
-    if (before.some((time) => time > newest)) {
+    const [newest, newestBefore] = [Math.max(0, ...known), Math.max(0, ...before)]
+    if (newestBefore > newest) {
       throw new MigrationError(
         'The database has migrations that this release does not know: it is newer than the code. Deploy that release or a later one.',
       )
     }
-    await applyMigrations(drizzle(sql), { migrationsFolder: folder }).catch((cause) => {
-      const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
-      if (!(reason instanceof postgres.PostgresError)) throw cause
-      throw new MigrationError(`A migration failed and nothing of it was kept: ${reason.message}`, { cause })
-    })
+    const missing = known.filter((time) => !before.includes(time))
+    if (missing.some((time) => time < newestBefore)) {
+      throw new MigrationError(
+        'A migration is older than one that the database has had, and would be left out: remove it and generate it anew.',
+      )
+    }
+    await retryUntil(until, 'A long transaction holds a table that a migration changes.', () => apply(sql, folder))
     if (api) await grantApiRole(sql, api)
-    return known.filter(({ folderMillis }) => !before.includes(folderMillis)).length
+    return missing.length
   } finally {
     await sql.end({ timeout: 5 })
+  }
+}
+
+/** Tries until `work` gives true; past `until` once more and no longer. @throws MigrationError that says `why` */
+async function retryUntil(until: number, why: string, work: () => Promise<boolean>) {
+  while (!(await work())) {
+    if (performance.now() > until) throw new MigrationError(`${why} Nothing was changed: try again later.`)
+    await sleep(RETRY_MS)
+  }
+}
+
+/** Applies what is missing; false when it waited too long for a lock. */
+async function apply(sql: postgres.Sql, folder: string): Promise<boolean> {
+  try {
+    await applyMigrations(drizzle(sql), { migrationsFolder: folder })
+    return true
+  } catch (cause) {
+    const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
+    if (!(reason instanceof postgres.PostgresError)) throw cause
+    if (reason.code === LOCK_NOT_AVAILABLE) return false
+    throw new MigrationError(`A migration failed and nothing of it was kept: ${reason.message}`, { cause })
   }
 }
 
@@ -66,7 +98,7 @@ async function connect(address: Address, until: number): Promise<postgres.Sql> {
     max_lifetime: null,
     fetch_types: false,
     onnotice: () => {},
-    connection: { application_name: 'users-api migrate' },
+    connection: { application_name: 'users-api migrate', lock_timeout: LOCK_TIMEOUT_MS },
   } as postgres.Options<Record<string, postgres.PostgresType>>)
   for (;;) {
     try {
