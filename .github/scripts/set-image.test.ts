@@ -142,8 +142,11 @@ describe('--push', () => {
 })
 
 describe('--pull-request', () => {
-  const propose = (image: string, open = '') =>
-    script([image, '--pull-request'], stub('gh', `echo "$@" >>${folder}/calls; [ "$2" != list ] || echo "${open}"`))
+  const propose = (image: string, open: { number: number; isCrossRepository: boolean }[] = []) =>
+    script(
+      [image, '--pull-request'],
+      stub('gh', `echo "$@" >>${folder}/calls; [ "$2" != list ] || echo '${JSON.stringify(open)}'`),
+    )
   const calls = () => readFileSync(join(folder, 'calls'), 'utf8')
 
   test('leaves main alone and opens one from a branch of its own', () => {
@@ -157,11 +160,21 @@ describe('--pull-request', () => {
   test('replaces the image of the one that waits', () => {
     propose(`1.2.3@${DIGEST}`)
     git(clone, 'switch', '--quiet', 'main')
-    propose(`1.2.4@${NEXT_DIGEST}`, '7')
+    propose(`1.2.4@${NEXT_DIGEST}`, [
+      { number: 6, isCrossRepository: true },
+      { number: 7, isCrossRepository: false },
+    ])
+    expect(calls()).toContain('pr list --head deploy/image --base main --json number,isCrossRepository')
     expect(calls()).toContain('pr edit 7 --title deploy(gke): users-api 1.2.4')
     expect(git(clone, 'log', '--format=%s', 'origin/deploy/image').split('\n')).toEqual([
       'deploy(gke): users-api 1.2.4',
       'seed',
     ])
+  })
+
+  test("leaves a fork's pull request from a branch of that name alone", () => {
+    propose(`1.2.3@${DIGEST}`, [{ number: 6, isCrossRepository: true }])
+    expect(calls()).not.toContain('pr edit')
+    expect(calls()).toContain('pr create --head deploy/image')
   })
 })

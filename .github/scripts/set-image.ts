@@ -16,6 +16,8 @@ const PROPOSAL = 'deploy/image'
 const PUSH_ATTEMPTS = 5
 const TAG_AND_DIGEST = /^(\w[\w.-]{0,127})@(sha256:[0-9a-f]{64})$/
 
+type PullRequest = { number: number; isCrossRepository: boolean }
+
 const fail = (message: string): never => {
   throw new Error(message)
 }
@@ -82,9 +84,11 @@ function main([image = '', publish = '', ...rest]: string[]) {
     if (!commit()) return false
     // One open proposal at most: a newer image replaces the one that waits.
     git('push', '--quiet', '--force', 'origin', `HEAD:refs/heads/${PROPOSAL}`)
-    const open = run('gh', ...`pr list --head ${PROPOSAL} --base ${base} --json number --jq .[].number`.split(' '))
+    const listed = run('gh', ...`pr list --head ${PROPOSAL} --base ${base} --json number,isCrossRepository`.split(' '))
+    // A fork's branch of the same name is listed, too.
+    const open = (JSON.parse(listed) as PullRequest[]).find(({ isCrossRepository }) => !isCrossRepository)
     const text = ['--title', subject, '--body', `Image: \`${image}\``]
-    if (open) run('gh', 'pr', 'edit', open, ...text)
+    if (open) run('gh', 'pr', 'edit', `${open.number}`, ...text)
     else run('gh', 'pr', 'create', '--head', PROPOSAL, '--base', base, ...text)
     return true
   }
