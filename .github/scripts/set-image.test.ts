@@ -114,6 +114,54 @@ describe('the image that the gke overlay names', () => {
   })
 })
 
+describe('--of', () => {
+  const version = (...args: string[]) => script([`1.2.3@${DIGEST}`, '--push', '--of', ...args])
+
+  /** Somebody's commit on main. */
+  function commit(file: string) {
+    const other = join(folder, 'other')
+    git(folder, 'clone', '--quiet', join(folder, 'origin.git'), other)
+    writeFileSync(join(other, file), `${readFileSync(join(other, OVERLAY), 'utf8')}# changed\n`)
+    git(other, 'add', '.')
+    git(other, 'commit', '--quiet', '--message=theirs')
+    git(other, 'push', '--quiet', 'origin', 'main')
+  }
+
+  test('deploys a version of the newest commit', () => {
+    version('HEAD')
+    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('deploy(gke): users-api 1.2.3')
+  })
+
+  test('deploys it also where main has since only named another image', () => {
+    const tagged = git(clone, 'rev-parse', 'HEAD')
+    commit(OVERLAY)
+    version(tagged)
+    expect(git(clone, 'log', '--format=%s', 'origin/main').split('\n')).toEqual([
+      'deploy(gke): users-api 1.2.3',
+      'theirs',
+      'seed',
+    ])
+  })
+
+  test('deploys no version that main has moved on from', () => {
+    const tagged = git(clone, 'rev-parse', 'HEAD')
+    commit('source.ts')
+    expect(version(tagged)).toBe('1.2.3 is published and not deployed: the branch is at another commit')
+    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('theirs')
+    expect(git(clone, 'status', '--porcelain')).toBe('')
+  })
+
+  test('deploys no pre-release', () => {
+    expect(script([`2.0.0-rc.1@${DIGEST}`, '--push', '--of', 'HEAD'])).toMatch(/not deployed: it is a pre-release$/)
+    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('seed')
+  })
+
+  test('leaves main its images, whose tags have a hyphen, too', () => {
+    script([`sha-1a2b3c4@${DIGEST}`, '--push'])
+    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('deploy(gke): users-api sha-1a2b3c4')
+  })
+})
+
 describe('--push', () => {
   test('sends the commit to the branch that is checked out', () => {
     script([`1.2.3@${DIGEST}`, '--push'])

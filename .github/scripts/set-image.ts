@@ -1,15 +1,19 @@
 /**
  * Names the image that the gke overlay deploys, and commits that: the step between a pushed image and a synced cluster.
  *
- *   node .github/scripts/set-image.ts 1.2.3@sha256:... [--push | --pull-request]
+ *   node .github/scripts/set-image.ts 1.2.3@sha256:... [--push | --pull-request] [--of COMMIT]
  *   node .github/scripts/set-image.ts --name      prints the image's name, without a tag
  *
  * --push puts the commit on the branch that is checked out, however often others push meanwhile; --pull-request proposes
  * it from the branch `deploy/image` instead (with `gh`, for a protected main). Running it again changes nothing.
+ *
+ * --of is for a version's tag: COMMIT is what the image was built from. A pre-release, and a version that the branch has
+ * moved on from, change nothing either: production would go back.
  */
 import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { parseArgs } from 'node:util'
 
 const OVERLAY = 'kustomize/overlays/gke/kustomization.yaml'
 const PROPOSAL = 'deploy/image'
@@ -42,23 +46,45 @@ function only(kustomization: string, key: string) {
   return match?.[1] && others.length === 0 ? match[1] : fail(`${OVERLAY} must have exactly one ${key}`)
 }
 
-function main([image = '', publish = '', ...rest]: string[]) {
-  if (!['', '--push', '--pull-request'].includes(publish) || rest.length > 0)
-    fail('usage: set-image.ts TAG@sha256:DIGEST [--push | --pull-request] | --name')
+function main(args: string[]) {
+  const {
+    values,
+    positionals: [image = ''],
+  } = parseArgs({
+    args,
+    allowPositionals: true,
+    options: {
+      name: { type: 'boolean' },
+      push: { type: 'boolean' },
+      'pull-request': { type: 'boolean' },
+      of: { type: 'string' },
+    },
+  })
   const root = run('git', 'rev-parse', '--show-toplevel')
   const git = (...args: string[]) => run('git', '-C', root, ...args)
-  if (image === '--name') return console.log(only(readFileSync(join(root, OVERLAY), 'utf8'), 'newName'))
-  const subject = `deploy(gke): users-api ${image.split('@')[0]}`
+  if (values.name) return console.log(only(readFileSync(join(root, OVERLAY), 'utf8'), 'newName'))
+  const [tag = ''] = image.split('@')
+  const subject = `deploy(gke): users-api ${tag}`
 
-  /** Commits the image on what is checked out; false where it is there already. */
+  /** The last commit that changed more than which image is deployed. */
+  const source = (commit: string) => git('log', '-1', '--format=%H', commit, '--', '.', `:(exclude)${OVERLAY}`)
+
+  /** Why a version is not to be deployed. */
+  const heldBack = (of: string) => {
+    if (tag.includes('-')) return `${tag} is published and not deployed: it is a pre-release`
+    if (source(of) !== source('HEAD')) return `${tag} is published and not deployed: the branch is at another commit`
+  }
+
+  /** Commits the image on what is checked out; otherwise returns why not. */
   const commit = () => {
     const file = join(root, OVERLAY)
     const before = readFileSync(file, 'utf8')
     const after = setImage(before, image)
-    if (after === before) return false
+    if (after === before) return `${OVERLAY} names ${image} already: nothing to do`
+    const reason = values.of && heldBack(values.of)
+    if (reason) return reason
     writeFileSync(file, after)
     git('commit', '--quiet', `--message=${subject}`, `--message=Image: ${image}`, '--', OVERLAY)
-    return true
   }
 
   const push = () => {
@@ -66,10 +92,11 @@ function main([image = '', publish = '', ...rest]: string[]) {
     for (let attempt = 1; ; attempt++) {
       git('fetch', '--quiet', 'origin', branch)
       git('merge', '--quiet', '--ff-only', 'FETCH_HEAD')
-      if (!commit()) return false
+      const reason = commit()
+      if (reason) return reason
       try {
         git('push', '--quiet', 'origin', `HEAD:refs/heads/${branch}`)
-        return true
+        return
       } catch (error) {
         if (attempt === PUSH_ATTEMPTS) throw error
         // Somebody pushed since the fetch: set the image again, on top of theirs.
@@ -81,7 +108,8 @@ function main([image = '', publish = '', ...rest]: string[]) {
   const propose = () => {
     const base = git('symbolic-ref', '--short', 'HEAD')
     git('switch', '--quiet', '--force-create', PROPOSAL)
-    if (!commit()) return false
+    const reason = commit()
+    if (reason) return reason
     // One open proposal at most: a newer image replaces the one that waits.
     git('push', '--quiet', '--force', 'origin', `HEAD:refs/heads/${PROPOSAL}`)
     const listed = run('gh', ...`pr list --head ${PROPOSAL} --base ${base} --json number,isCrossRepository`.split(' '))
@@ -90,11 +118,10 @@ function main([image = '', publish = '', ...rest]: string[]) {
     const text = ['--title', subject, '--body', `Image: \`${image}\``]
     if (open) run('gh', 'pr', 'edit', `${open.number}`, ...text)
     else run('gh', 'pr', 'create', '--head', PROPOSAL, '--base', base, ...text)
-    return true
   }
 
-  const changed = publish === '--push' ? push() : publish === '--pull-request' ? propose() : commit()
-  console.log(changed ? subject : `${OVERLAY} names ${image} already: nothing to do`)
+  const reason = values.push ? push() : values['pull-request'] ? propose() : commit()
+  console.log(reason ?? subject)
 }
 
 function run(command: string, ...args: string[]) {
