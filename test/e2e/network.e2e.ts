@@ -22,7 +22,7 @@ const attempt = (host: string, port: number) => `
   const end = (text) => { console.log(text); process.exit() }
   socket.on('connect', () => end('open')).on('timeout', () => end('silence')).on('error', (error) => end(error.code))`
 
-/** Two pods in another namespace, which no policy keeps from speaking; each listens on 8080 and 5432. */
+/** Two pods in another namespace, which no policy keeps from speaking; each listens on 8080, 5432 and 8443. */
 const stranger = (name: string, image: string) => ({
   apiVersion: 'v1',
   kind: 'Pod',
@@ -35,7 +35,7 @@ const stranger = (name: string, image: string) => ({
         image,
         command: ['/nodejs/bin/node', '--input-type=module', '--eval'],
         args: [
-          `import { createServer } from 'node:net'; for (const port of [8080, 5432]) createServer((s) => s.end()).listen(port)`,
+          `import { createServer } from 'node:net'; for (const port of [8080, 5432, 8443]) createServer((s) => s.end()).listen(port)`,
         ],
         readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
       },
@@ -96,7 +96,7 @@ test('through the Ingress everybody reaches the API: its users, and nothing of i
   for (const inside of ['/livez', '/readyz', '/metrics']) expect((await fetch(url + inside)).status, inside).toBe(404)
 })
 
-test('the API reaches the database and DNS, and no other pod', async () => {
+test('the API reaches the database and DNS, and at other ports no other pod', async () => {
   expect(await fromApi('users-db-0.users-db', 5432)).toBe('open')
   expect(
     await node(
@@ -116,6 +116,10 @@ test('the init container reached the Kubernetes API: the Secret is there, and it
   expect(labels).toMatchObject({ 'app.kubernetes.io/managed-by': 'ensure-secret' })
   const ended = (status: ContainerStatus) => [status.name, status.state.terminated?.exitCode]
   for (const { status } of api) expect(status.initContainerStatuses?.map(ended)).toContainEqual(['ensure-secret', 0])
+})
+
+test("the Kubernetes API's ports are open to every host, as the README says: its address is not known beforehand", async () => {
+  expect(await fromApi(ip(strangers[0]), 8443)).toBe('open')
 })
 
 test('the database reaches nobody', async () => {
