@@ -5,10 +5,11 @@
  * The cluster needs Argo CD in the namespace argocd, which must find the repository where this process puts it: in
  * E2E_REPOSITORIES, or the system's temporary folder.
  */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawn } from 'node:child_process'
 import { chmodSync, cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import {
@@ -133,6 +134,25 @@ async function synced(commit: string, name = 'users-api') {
 const exists = async (...args: string[]) =>
   (await kubectl('get', ...args, '--ignore-not-found', '--output=name')) !== ''
 const replicas = async () => (await get<{ spec: { replicas: number } }>('deployment', 'users-api')).spec.replicas
+
+/** Every number of replicas that somebody asked for. */
+function watchReplicas() {
+  const seen: number[] = []
+  const watch = spawn('kubectl', [
+    'get',
+    'deployment/users-api',
+    `--namespace=${NAMESPACE}`,
+    '--watch',
+    '--output=jsonpath={.spec.replicas}{"\\n"}',
+  ])
+  createInterface({ input: watch.stdout }).on('line', (line) => seen.push(Number(line)))
+  return {
+    stop: () => {
+      watch.kill()
+      return seen
+    },
+  }
+}
 
 /** The API's pods that are here to stay. */
 const pods = async () =>
@@ -289,11 +309,15 @@ describe('the gke overlay', () => {
     expect(await exists('poddisruptionbudget', 'users-api')).toBe(false)
   })
 
-  test('leaves the replicas to an autoscaler', async () => {
+  test('leaves the replicas to an autoscaler, and takes none away on the way there', async () => {
     edit(`${GKE}/kustomization.yaml`, /^images:/m, 'components:\n  - ../../components/hpa\n\nimages:')
     edit('kustomize/components/hpa/autoscaler.yaml', /minReplicas: \d+/, 'minReplicas: 5')
+    // The README's way: without it the sync takes "no number" for one replica.
+    await kubectl('annotate', 'deployment', 'users-api', 'kubectl.kubernetes.io/last-applied-configuration-')
+    const seen = watchReplicas()
     await synced(await push('an autoscaler that wants five'))
     await until('there are five replicas', 120, async () => (await replicas()) === 5)
+    expect(new Set(seen.stop())).toEqual(new Set([4, 5]))
     edit(BASE, /LOG_LEVEL=.*/, 'LOG_LEVEL=info')
     await synced(await push('another sync'))
     expect(await replicas()).toBe(5)
