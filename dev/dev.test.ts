@@ -1,22 +1,16 @@
 import { once } from 'node:events'
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { beforeEach, expect, test } from 'vitest'
 import { createTestDatabase } from '../test/database.ts'
-import { ROOT, type Running, run } from '../test/process.ts'
+import { copyProject, type Running, run } from '../test/process.ts'
 import { freePort } from './postgres.ts'
 
 let folder: string
 beforeEach(() => {
-  // A copy, for the sources are changed and data is kept.
-  folder = mkdtempSync(join(tmpdir(), 'users-api-dev-'))
-  for (const name of ['src', 'dev', 'drizzle', 'package.json'])
-    cpSync(ROOT + name, join(folder, name), { recursive: true })
-  symlinkSync(`${ROOT}node_modules`, join(folder, 'node_modules'))
+  folder = copyProject()
 })
-afterEach(() => rmSync(folder, { recursive: true, force: true }))
 
 const dev = (env: Record<string, string>) => run(process.execPath, [join(folder, 'dev/dev.ts')], env)
 const dataOf = async (running: Running) => (await running.printed(/Data +(\S+)/))[1] as string

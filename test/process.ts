@@ -1,5 +1,9 @@
 import { type ChildProcess, spawn } from 'node:child_process'
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { onTestFinished } from 'vitest'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
@@ -63,3 +67,14 @@ export function run(command: string, args: string[], env: Record<string, string>
 /** Runs `node src/main.ts` with these words. */
 export const main = (args: string[], env: Record<string, string> = {}) =>
   run(process.execPath, ['src/main.ts', ...args], env)
+
+/** A folder with the project's programs, for tests that change sources or leave data; gone after the test. */
+export function copyProject(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'users-api-copy-'))
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
+  for (const name of ['src', 'dev', 'drizzle', 'drizzle.config.ts', 'package.json']) {
+    cpSync(ROOT + name, join(folder, name), { recursive: true })
+  }
+  symlinkSync(`${ROOT}node_modules`, join(folder, 'node_modules'))
+  return folder
+}
