@@ -4,8 +4,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { onTestFinished } from 'vitest'
+import { settings } from '../src/config.ts'
 
 export const ROOT = fileURLToPath(new URL('..', import.meta.url))
+
+/** Well within a test's own time-out, so that it is said what was waited for. */
+const PRINT_TIMEOUT_MS = 60_000
 
 export type Running = {
   process: ChildProcess
@@ -13,15 +17,16 @@ export type Running = {
   output(): string
   stdout(): string
   stderr(): string
-  /** Resolves when it has printed what matches, with the match. */
+  /** Resolves when it has printed what matches, with the match; fails when it ends or takes too long instead. */
   printed(pattern: RegExp): Promise<RegExpExecArray>
   /** Its exit code, or the signal that ended it. */
   exited: Promise<number | NodeJS.Signals>
 }
 
-/** The environment without settings of ours, and with `env`. */
-const environment = (env: Record<string, string>) => {
-  const { DATABASE_URL: _, PORT: __, ...rest } = process.env
+/** The environment without settings of ours, whatever the shell has exported, and with `env`. */
+function environment(env: Record<string, string>) {
+  const rest = { ...process.env }
+  for (const { name } of settings) delete rest[name]
   return { ...rest, NODE_ENV: 'production', ...env }
 }
 
@@ -29,14 +34,11 @@ const environment = (env: Record<string, string>) => {
 export function run(command: string, args: string[], env: Record<string, string> = {}): Running {
   const child = spawn(command, args, { cwd: ROOT, env: environment(env), stdio: ['ignore', 'pipe', 'pipe'] })
   let [stdout, stderr] = ['', '']
-  const waiting = new Set<() => void>()
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text
-    for (const look of waiting) look()
   })
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     stderr += text
-    for (const look of waiting) look()
   })
   const exited = new Promise<number | NodeJS.Signals>((resolve) => {
     child.on('close', (code, signal) => resolve(code ?? signal ?? 1))
@@ -48,18 +50,24 @@ export function run(command: string, args: string[], env: Record<string, string>
     stdout: () => stdout,
     stderr: () => stderr,
     exited,
-    printed(pattern) {
-      return new Promise((resolve, reject) => {
-        const look = () => {
-          const match = pattern.exec(output())
-          if (match === null) return
-          waiting.delete(look)
-          resolve(match)
-        }
-        waiting.add(look)
-        look()
-        void exited.then((code) => reject(new Error(`ended with ${code} before it printed ${pattern}: ${output()}`)))
-      })
+    async printed(pattern) {
+      const { promise, resolve, reject } = Promise.withResolvers<RegExpExecArray>()
+      const look = () => {
+        const match = pattern.exec(output())
+        if (match) resolve(match)
+      }
+      const give = (why: string) => reject(new Error(`${why} before it printed ${pattern}: ${output()}`))
+      const timer = setTimeout(() => give(`${PRINT_TIMEOUT_MS} ms passed`), PRINT_TIMEOUT_MS)
+      const streams = [child.stdout, child.stderr]
+      for (const stream of streams) stream.on('data', look)
+      look()
+      void exited.then((code) => give(`It ended with ${code}`))
+      try {
+        return await promise
+      } finally {
+        clearTimeout(timer)
+        for (const stream of streams) stream.off('data', look)
+      }
     },
   }
 }
