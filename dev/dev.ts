@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { watch } from 'node:fs'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { PostgresError, startPostgres } from './postgres.ts'
+import { DevError, startPostgres } from './postgres.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 const RELOAD_DELAY_MS = 100
@@ -20,7 +20,7 @@ async function assertFree(port: number) {
   try {
     await once(probe, 'listening')
   } catch {
-    throw new PostgresError(`Port ${port} is taken: stop what uses it, or choose another: PORT=3001 npm run dev`)
+    throw new DevError(`Port ${port} is taken: stop what uses it, or choose another: PORT=3001 npm run dev`)
   }
   probe.close()
   await once(probe, 'close')
@@ -74,7 +74,7 @@ async function dev() {
     stopping.signal.addEventListener('abort', () => migrating.kill('SIGTERM'))
     const [code] = await once(migrating, 'exit')
     if (stopping.signal.aborted) return
-    if (code !== 0) throw new PostgresError('The migrations could not be applied.')
+    if (code !== 0) throw new DevError('The migrations could not be applied.')
     say(`
   Users API   http://localhost:${port}/users
   OpenAPI     http://localhost:${port}/openapi.json
@@ -95,7 +95,7 @@ async function dev() {
 await dev().then(
   () => process.exit(0),
   (error) => {
-    process.stderr.write(`${error instanceof PostgresError ? error.message : error?.stack}\n`)
+    process.stderr.write(`${error instanceof DevError ? error.message : error?.stack}\n`)
     process.exit(1)
   },
 )

