@@ -22,7 +22,7 @@ const alive = (pid: number) => {
   }
 }
 
-test('serves with data that survives a restart, starts again when a source changes, and leaves nothing running', async () => {
+test('serves with data that survives a restart, starts again when a source is mended, and leaves nothing running', async () => {
   const port = String(await freePort())
   const users = `http://localhost:${port}/users`
   const first = dev({ PORT: port })
@@ -34,8 +34,11 @@ test('serves with data that survives a restart, starts again when a source chang
   expect(created.status).toBe(201)
 
   const file = join(folder, 'src/http/health.ts')
-  writeFileSync(file, readFileSync(file, 'utf8').replaceAll("status: 'ok'", "status: 'changed'"))
-  await first.printed(/starting again[\s\S]*"msg":"listening"/)
+  const source = readFileSync(file, 'utf8')
+  writeFileSync(file, `${source} nonsense here`)
+  await first.printed(/SyntaxError/)
+  writeFileSync(file, source.replaceAll("status: 'ok'", "status: 'changed'"))
+  await first.printed(/("msg":"listening"[\s\S]*){2}/)
   expect(await (await fetch(`http://localhost:${port}/livez`)).json()).toEqual({ status: 'changed' })
 
   const postgres = Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0])
@@ -68,6 +71,25 @@ test('a port that is taken is one sentence, and nothing is left running', async 
   expect(refused.stderr()).toMatch(new RegExp(`^Port ${port} is taken: .*\n$`))
   expect(existsSync(join(folder, '.data'))).toBe(false)
   other.close()
+})
+
+test('a setting that is wrong is one sentence and exit code 2', async () => {
+  const wrong = dev({ PORT: 'abc' })
+  expect(await wrong.exited).toBe(2)
+  expect(wrong.stderr()).toMatch(/^PORT must be .*\n$/)
+})
+
+test('npm run dev reads .env, and ends everything when npm gets a SIGTERM', async () => {
+  const port = await freePort()
+  writeFileSync(join(folder, '.env'), `PORT=${port}\n`)
+  const npm = run('npm', ['--prefix', folder, 'run', 'dev'])
+  const data = await dataOf(npm)
+  await npm.printed(new RegExp(`"port":${port},"msg":"listening"`))
+  npm.process.kill('SIGTERM')
+  await expect.poll(() => existsSync(join(data, 'postmaster.pid')), { timeout: 30_000 }).toBe(false)
+  await npm.exited
+  await expect(fetch(`http://localhost:${port}/livez`)).rejects.toThrow()
+  rmSync(data, { recursive: true, force: true })
 })
 
 test('uses DATABASE_URL instead where it is set', async () => {

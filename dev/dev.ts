@@ -1,22 +1,27 @@
 // `npm run dev`: PostgreSQL, its migrations, and the API that starts again when a source changes.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { watch } from 'node:fs'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
-import { DevError, startPostgres } from './postgres.ts'
+import { ConfigError, parseConfig } from '../src/config.ts'
+import { DevError, freePort, startPostgres } from './postgres.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
-const RELOAD_DELAY_MS = 100
+const PARENT_INTERVAL_MS = 500
 
 const say = (text: string) => process.stdout.write(`${text}\n`)
 
 /** One signal ends everything; it must not reach the children by way of the terminal, so they have groups of their own. */
 const stopping = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => stopping.abort())
+// npm hands a SIGTERM to its shell, which ends and tells nobody: that it has gone is all that can be seen of it.
+const parent = process.ppid
+if (process.env.npm_lifecycle_event) {
+  setInterval(() => process.ppid !== parent && stopping.abort(), PARENT_INTERVAL_MS).unref()
+}
 
-async function assertFree(port: number) {
-  const probe = createServer().listen(port)
+async function assertFree(port: number, host: string | undefined) {
+  const probe = createServer().listen(port, host)
   try {
     await once(probe, 'listening')
   } catch {
@@ -29,39 +34,24 @@ async function assertFree(port: number) {
 const start = (args: string[], env: NodeJS.ProcessEnv) =>
   spawn(process.execPath, args, { cwd: ROOT, env, stdio: 'inherit', detached: true })
 
-async function end(child: ChildProcess | undefined) {
-  if (!child || child.exitCode !== null || child.signalCode !== null) return
+async function end(child: ChildProcess) {
+  if (child.exitCode !== null || child.signalCode !== null) return
   const exited = once(child, 'exit')
   child.kill('SIGTERM')
   await exited
 }
 
-/** Serves until `stopping`; a source that changed, or was mended, starts the API again. */
+/** Serves until `stopping`; Node starts the API again when a source that it has loaded changes, or is mended. */
 async function serve(env: NodeJS.ProcessEnv) {
-  let api = start(['src/main.ts'], env)
-  let reload = Promise.resolve()
-  let timer: NodeJS.Timeout | undefined
-  const watcher = watch(`${ROOT}/src`, { recursive: true }, () => {
-    clearTimeout(timer)
-    timer = setTimeout(() => {
-      reload = reload.then(async () => {
-        if (stopping.signal.aborted) return
-        say('A source changed: starting again.')
-        await end(api)
-        api = start(['src/main.ts'], env)
-      })
-    }, RELOAD_DELAY_MS)
-  })
+  const api = start(['--watch', '--watch-preserve-output', 'src/main.ts'], env)
   if (!stopping.signal.aborted) await once(stopping.signal, 'abort')
-  clearTimeout(timer)
-  watcher.close()
-  await reload
   await end(api)
 }
 
 async function dev() {
-  const port = Number(process.env.PORT || 3000)
-  await assertFree(port)
+  const { server } = parseConfig(process.env)
+  const port = server.port || (await freePort())
+  await assertFree(port, server.host)
   const own = process.env.DATABASE_URL ? undefined : await startPostgres({ dataDir: `${ROOT}.data/postgres` })
   try {
     const env = {
@@ -95,7 +85,8 @@ async function dev() {
 await dev().then(
   () => process.exit(0),
   (error) => {
-    process.stderr.write(`${error instanceof DevError ? error.message : error?.stack}\n`)
-    process.exit(1)
+    const expected = error instanceof DevError || error instanceof ConfigError
+    process.stderr.write(`${expected ? error.message : error?.stack}\n`)
+    process.exit(error instanceof ConfigError ? 2 : 1)
   },
 )
