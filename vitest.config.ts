@@ -9,5 +9,6 @@ export default defineConfig({
     // For what hangs; a machine that others use may be slow.
     testTimeout: 120_000,
     hookTimeout: 120_000,
+    expect: { poll: { timeout: 30_000 } },
   },
 })

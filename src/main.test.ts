@@ -3,8 +3,10 @@ import { Agent, get as httpGet } from 'node:http'
 import { connect, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { createTestDatabase, type TestDatabase } from '../test/database.ts'
+import { freePort } from '../dev/postgres.ts'
+import { addressOf, createTestDatabase, type TestDatabase } from '../test/database.ts'
 import { main } from '../test/process.ts'
+import { startProxy } from '../test/proxy.ts'
 import { settings } from './config.ts'
 
 let database: TestDatabase
@@ -13,8 +15,11 @@ beforeAll(async () => {
 })
 afterAll(() => database.drop())
 
+const start = (env: Record<string, string>) =>
+  main(['serve'], { DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
+
 async function serve(env: Record<string, string> = {}) {
-  const api = main(['serve'], { DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
+  const api = start(env)
   const [, port] = await api.printed(/"port":(\d+),"msg":"listening"/)
   return { ...api, port: Number(port), url: `http://127.0.0.1:${port}` }
 }
@@ -54,45 +59,50 @@ describe('the command line', () => {
 })
 
 describe('starting', () => {
+  /** The database's URL by way of a proxy on this port. */
+  const through = (port: number) => {
+    const url = new URL(database.url)
+    url.port = String(port)
+    return url.href
+  }
+
   test('serves although the database is down, says so, and recovers when it comes', async () => {
-    const closed = createServer().listen(0, '127.0.0.1')
-    await once(closed, 'listening')
-    const { port } = closed.address() as { port: number }
-    closed.close()
-    await once(closed, 'close')
-    const target = new URL(database.url)
-    const through = new URL(database.url)
-    through.port = String(port)
-    const api = await serve({ DATABASE_URL: through.href, STARTUP_WAIT_MS: '200' })
+    const port = await freePort()
+    const api = await serve({ DATABASE_URL: through(port), STARTUP_WAIT_MS: '200' })
     expect((await fetch(`${api.url}/readyz`)).status).toBe(503)
     const answer = await fetch(`${api.url}/users`)
     expect([answer.status, answer.headers.get('retry-after')]).toEqual([503, '1'])
     expect((await fetch(`${api.url}/livez`)).status).toBe(200)
 
-    const proxy = createServer((socket) => {
-      const onward = connect(Number(target.port), '127.0.0.1')
-      socket.on('error', () => onward.destroy()).pipe(onward)
-      onward.on('error', () => socket.destroy()).pipe(socket)
-    }).listen(port, '127.0.0.1')
+    const network = await startProxy(addressOf(database.url).port, port)
     await api.printed(/database available/)
     expect((await fetch(`${api.url}/readyz`)).status).toBe(200)
     expect((await fetch(`${api.url}/users`)).status).toBe(200)
     api.process.kill('SIGTERM')
     expect(await api.exited).toBe(0)
-    proxy.close()
+    network.close()
   })
 
-  test('waits for the database before it listens', async () => {
-    const silent = createServer().listen(0, '127.0.0.1')
-    await once(silent, 'listening')
-    const url = new URL(database.url)
-    url.port = String((silent.address() as { port: number }).port)
-    const start = performance.now()
-    const api = await serve({ DATABASE_URL: url.href, STARTUP_WAIT_MS: '700' })
-    expect(performance.now() - start).toBeGreaterThan(700)
+  test('listens as soon as the database answers, and not before', async () => {
+    const network = await startProxy(addressOf(database.url).port)
+    network.silence(true)
+    const api = start({ DATABASE_URL: through(network.port), STARTUP_WAIT_MS: '3600000' })
+    await api.printed(/database unavailable/)
+    expect(api.stdout()).not.toContain('listening')
+    network.silence(false)
+    await api.printed(/listening/)
     api.process.kill('SIGTERM')
     expect(await api.exited).toBe(0)
-    silent.close()
+    network.close()
+  })
+
+  test('does not wait for a silent database for longer than STARTUP_WAIT_MS', async () => {
+    const network = await startProxy(addressOf(database.url).port)
+    network.silence(true)
+    const api = await serve({ DATABASE_URL: through(network.port), STARTUP_WAIT_MS: '200' })
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+    network.close()
   })
 })
 
@@ -119,14 +129,19 @@ describe('stopping', () => {
   })
 
   test('answers what is under way before it ends', async () => {
-    const api = await serve()
+    const api = await serve({ DEADLINE_MS: '60000' })
     await database.sql`insert into users (username, email) values ('locked', 'locked@example.com')`
     const [row] = await database.sql`select id from users where username = 'locked'`
     let answer: Promise<Response> | undefined
     await database.sql.begin(async (transaction) => {
       await transaction`select 1 from users where id = ${row?.id} for update`
       answer = fetch(`${api.url}/users/${row?.id}`, { method: 'DELETE' })
-      await sleep(200)
+      await expect
+        .poll(
+          () =>
+            database.sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+        )
+        .toHaveLength(1)
       api.process.kill('SIGINT')
       await api.printed(/"msg":"stopping"/)
       await sleep(300)
@@ -144,21 +159,27 @@ describe('stopping', () => {
     api.process.kill('SIGTERM')
     await api.printed(/"msg":"stopping"/)
     await sleep(200)
-    const start = performance.now()
+    const since = performance.now()
     response.resume()
     await once(response, 'end')
     expect(await api.exited).toBe(0)
-    expect(performance.now() - start).toBeLessThan(5000)
+    expect(performance.now() - since).toBeLessThan(5000)
     agent.destroy()
   })
 
   test('cuts what does not end within the deadline', async () => {
     const api = await serve({ SHUTDOWN_TIMEOUT_MS: '500', REQUEST_TIMEOUT_MS: '30000' })
     const socket = connect(api.port, '127.0.0.1')
-    socket.write('POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{')
-    await sleep(100)
+    socket.write(
+      'POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n',
+    )
+    // "100 Continue": it waits for the body.
+    await once(socket, 'data')
+    const since = performance.now()
     api.process.kill('SIGTERM')
     expect(await api.exited).toBe(0)
+    // Without SHUTDOWN_TIMEOUT_MS it would take one of the other time-outs.
+    expect(performance.now() - since).toBeLessThan(20_000)
     socket.destroy()
   })
 

@@ -30,9 +30,11 @@ function environment(env: Record<string, string>) {
   return { ...rest, NODE_ENV: 'production', ...env }
 }
 
-/** Runs a program in the project's folder; `exited` must be waited for. */
+/** Runs a program in the project's folder, for a test; `exited` must be waited for. */
 export function run(command: string, args: string[], env: Record<string, string> = {}): Running {
   const child = spawn(command, args, { cwd: ROOT, env: environment(env), stdio: ['ignore', 'pipe', 'pipe'] })
+  // Where the test failed before it ended.
+  onTestFinished(() => void child.kill())
   let [stdout, stderr] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (text: string) => {
     stdout += text

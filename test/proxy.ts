@@ -13,7 +13,8 @@ export type FaultyNetwork = {
   close(): void
 }
 
-export async function startProxy(target: number): Promise<FaultyNetwork> {
+/** Leads to PostgreSQL on port `target`, from `port` or any free one. */
+export async function startProxy(target: number, port = 0): Promise<FaultyNetwork> {
   const pairs = new Set<[Socket, Socket]>()
   let silent = false
   let log = ''
@@ -51,7 +52,7 @@ export async function startProxy(target: number): Promise<FaultyNetwork> {
       })
       if (silent) socket.pause()
     }
-  }).listen(0, '127.0.0.1')
+  }).listen(port, '127.0.0.1')
   await once(server, 'listening')
 
   return {
