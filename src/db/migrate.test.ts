@@ -1,11 +1,13 @@
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
-import { startPostgres } from '../../dev/postgres.ts'
+import { freePort, startPostgres } from '../../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { main, ROOT } from '../../test/process.ts'
+import { startProxy } from '../../test/proxy.ts'
 import { MigrationError, migrate } from './migrate.ts'
 
 let database: TestDatabase
@@ -105,12 +107,36 @@ test('waits its turn for a table that a long transaction holds, and lets others 
   })
 })
 
-test('waits for a database that is not up yet, and then gives up in a sentence', async () => {
-  const start = performance.now()
-  const waiting = main(['migrate'], { DATABASE_URL: 'postgres://u:p@127.0.0.1:1/db', MIGRATE_WAIT_MS: '600' })
-  expect(await waiting.exited).toBe(1)
-  expect(performance.now() - start).toBeGreaterThan(600)
-  expect(waiting.stderr()).toMatch(/^users-api: The database at 127\.0\.0\.1:1 cannot be used: .*ECONNREFUSED.*\n$/)
+describe('a database that is not up yet', () => {
+  test('is waited for, and migrated when it comes', async () => {
+    const { port: target, ...address } = addressOf(database.url)
+    const port = await freePort()
+    const migrating = migrate({
+      address: { ...address, port },
+      folder: `${ROOT}drizzle`,
+      api: undefined,
+      waitMs: 600_000,
+    })
+    await sleep(300)
+    const network = await startProxy(target, port)
+    expect(await migrating).toBeGreaterThan(0)
+    network.close()
+  })
+
+  test('is given up after the wait', async () => {
+    const start = performance.now()
+    const address = { ...addressOf(database.url), port: await freePort() }
+    await expect(migrate({ address, folder: `${ROOT}drizzle`, api: undefined, waitMs: 600 })).rejects.toThrow(
+      MigrationError,
+    )
+    expect(performance.now() - start).toBeGreaterThan(600)
+  })
+
+  test('is one sentence and exit code 1 in the end', async () => {
+    const waiting = main(['migrate'], { DATABASE_URL: 'postgres://u:p@127.0.0.1:1/db', MIGRATE_WAIT_MS: '1' })
+    expect(await waiting.exited).toBe(1)
+    expect(waiting.stderr()).toMatch(/^users-api: The database at 127\.0\.0\.1:1 cannot be used: .*ECONNREFUSED.*\n$/)
+  })
 })
 
 test('explains a password that the database refuses', async () => {
