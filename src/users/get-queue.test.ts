@@ -51,7 +51,7 @@ test('those who ask in one turn share a statement, and each gets the user of its
   expect(statements).toBe(1)
 })
 
-test('asks for so many at a time, and loses none', async () => {
+test('asks for at most 100 ids in one statement, and for each', async () => {
   const { get } = createGetQueue(counted)
   const ids = Array.from({ length: USERS }, (_, i) => i + 1)
   const found = await Promise.all(ids.map(get))

@@ -5,7 +5,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { type FaultyNetwork, startProxy } from '../../test/proxy.ts'
+import { createDatabase, type Database } from '../db/client.ts'
 import { encodeCursor } from './cursor.ts'
+import { createUserStore } from './store.ts'
 
 const USERS = 50_000
 
@@ -78,6 +80,39 @@ test('stops reading the database while the client does not read, and stops for g
   expect(await connections()).toBe(before + 1)
   socket.destroy()
   await expect.poll(connections, { timeout: 5000 }).toBe(before)
+})
+
+test('rests for most of the time while others wait for the database', async () => {
+  const db = createDatabase({
+    address: addressOf(database.url),
+    applicationName: 'other',
+    deadlineMs: 5000,
+    writeConnections: 1,
+  })
+  let reading = 0
+  const busy: Database = {
+    ...db,
+    busy: () => true,
+    session() {
+      const session = db.session()
+      return {
+        ...session,
+        async read(...statement) {
+          const start = performance.now()
+          await sleep(10)
+          const rows = await session.read(...statement)
+          reading += performance.now() - start
+          return rows
+        },
+      }
+    },
+  }
+  const start = performance.now()
+  let texts = 0
+  for await (const _ of createUserStore(busy).lines(USERS - 500)) texts++
+  expect(texts).toBe(5)
+  expect(performance.now() - start).toBeGreaterThan(5 * reading)
+  await db.close(1000)
 })
 
 test('more than MAX_STREAMS at a time are turned away, and the places come back', async () => {
