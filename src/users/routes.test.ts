@@ -99,6 +99,22 @@ describe('POST /users', () => {
     expect(text).toContain(JSON.stringify(username))
   })
 
+  test('takes 80 characters that come as 240, and keeps them composed', async () => {
+    const username = '\u0390'.repeat(80)
+    const { id } = await create({ ...newUser(), username: username.normalize('NFD') })
+    expect((await api.request('GET', `/users/${id}`)).body.username).toBe(username)
+    const found = await api.request('GET', `/users?${new URLSearchParams({ username: username.normalize('NFD') })}`)
+    expect(found.body.users).toHaveLength(1)
+  })
+
+  test('refuses at once a name that would take seconds to normalize', async () => {
+    const username = `a${'\u0301'.repeat(60_000)}${'\u0323'.repeat(60_000)}`
+    const start = performance.now()
+    const { status, body } = await api.request('POST', '/users', { ...newUser(), username })
+    expect([status, body.errors]).toEqual([422, [{ pointer: '/username', detail: 'must have at most 80 characters' }]])
+    expect(performance.now() - start).toBeLessThan(3000)
+  })
+
   test('keeps an email of 254 characters as given', async () => {
     const address = `${'X'.repeat(60)}@${'y'.repeat(193)}`
     expect((await create({ ...newUser(), email: address })).email).toBe(address)
@@ -463,6 +479,8 @@ describe('GET /users', () => {
     'cursor=x&cursor=y',
     'username=a&username=b',
     'username=a%00b',
+    `username=${'x'.repeat(641)}`,
+    `email=${'x'.repeat(2033)}`,
     'email=%0a',
     'page=2',
   ])('answers 400 to ?%s', async (query) => {

@@ -7,7 +7,7 @@ export const EMAIL_MAX_LENGTH = 254
 export const LIMIT_MAX = 1000
 export const LIMIT_DEFAULT = 100
 
-/** Length in Unicode code points, as PostgreSQL and JSON Schema count it; the `maximum` of code units spares long strings. */
+/** Length in Unicode code points, as PostgreSQL and JSON Schema count it; most text is short enough in code units, too. */
 const lengthUpTo = (maximum: number) => (value: string) => value.length <= maximum || [...value].length <= maximum
 
 const text = z.string({ error: 'must be a string' }).refine((value) => value.isWellFormed(), {
@@ -19,12 +19,19 @@ const text = z.string({ error: 'must be a string' }).refine((value) => value.isW
 const isPlain = (value: string) => !/\p{Cc}/u.test(value)
 const PLAIN = 'must not have control characters'
 
+/** No text needs more code units than this for each of its characters in normal form C: it may come as 4, each of 2. */
+const UNITS_MAX = 8
+
+/** What cannot pass whatever it holds is refused before it is looked at: to normalize a long text can take seconds. */
+const atMost = (maximum: number) => ({ error: `must have at most ${maximum} characters`, abort: true })
+
 const username = text
+  .max(UNITS_MAX * USERNAME_MAX_LENGTH, atMost(USERNAME_MAX_LENGTH))
   .normalize('NFC')
   .refine(isPlain, PLAIN)
   .refine((value) => value !== '', 'must not be empty')
   .refine((value) => value === value.trim(), 'must not start or end with white space')
-  .refine(lengthUpTo(USERNAME_MAX_LENGTH), `must have at most ${USERNAME_MAX_LENGTH} characters`)
+  .refine(lengthUpTo(USERNAME_MAX_LENGTH), atMost(USERNAME_MAX_LENGTH))
   .meta({
     description: 'Unique, whatever its case. Kept in Unicode normal form C.',
     minLength: 1,
@@ -33,8 +40,9 @@ const username = text
   })
 
 const email = text
+  .max(UNITS_MAX * EMAIL_MAX_LENGTH, atMost(EMAIL_MAX_LENGTH))
   .refine(isPlain, PLAIN)
-  .refine(lengthUpTo(EMAIL_MAX_LENGTH), `must have at most ${EMAIL_MAX_LENGTH} characters`)
+  .refine(lengthUpTo(EMAIL_MAX_LENGTH), atMost(EMAIL_MAX_LENGTH))
   .refine((value) => z.regexes.unicodeEmail.test(value), 'must be an email address')
   .meta({
     description: 'Unique, whatever its case. Kept as given.',
@@ -88,6 +96,13 @@ export const UserId = z.object({
 
 const once = (what: string) => z.string({ error: `must be given once, as ${what}` })
 
+/** Text to look up. PostgreSQL normalizes it, so it is bounded here, too. */
+const sought = (maximum: number) =>
+  once('text')
+    .max(UNITS_MAX * maximum, atMost(maximum))
+    .refine(isPlain, PLAIN)
+    .optional()
+
 /** The query of `GET /users`. */
 export const ListQuery = z.strictObject({
   limit: once('a number')
@@ -102,8 +117,8 @@ export const ListQuery = z.strictObject({
       return id ?? 0
     })
     .optional(),
-  username: once('text').refine(isPlain, PLAIN).optional(),
-  email: once('text').refine(isPlain, PLAIN).optional(),
+  username: sought(USERNAME_MAX_LENGTH),
+  email: sought(EMAIL_MAX_LENGTH),
 })
 export type ListQuery = z.output<typeof ListQuery>
 
