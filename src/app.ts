@@ -3,7 +3,7 @@ import type { Logger } from 'pino'
 import { openApi } from './http/docs.ts'
 import type { Env } from './http/env.ts'
 import { health } from './http/health.ts'
-import { limitBody, limitRequests } from './http/limits.ts'
+import { limitRequests, receiveBody } from './http/limits.ts'
 import { requestLog } from './http/log.ts'
 import { answerOtherMethods } from './http/methods.ts'
 import { notFound, onError } from './http/problem.ts'
@@ -29,8 +29,8 @@ export function createApp({ users, log, ping, stopping, maxBodyBytes, maxRequest
     .use(requestLog(log))
     .route('/', health({ ping, draining: () => stopping.aborted }))
     .route('/', openApi({ paths: userPaths, schemas: userSchemas }))
+    .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests))
-    .on(['POST', 'PUT', 'PATCH'], '/*', limitBody(maxBodyBytes))
     .route('/users', userRoutes(users, { maxStreams }))
   answerOtherMethods(app)
   app.onError(onError)

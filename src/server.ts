@@ -114,6 +114,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     const [status, detail] = PARSER_PROBLEMS[error.code ?? ''] ?? [400, 'The request is not valid HTTP.']
     refuse(socket, status, detail)
   })
+  // Whoever reads the body says so: it may be one that is refused by its length.
+  server.on('checkContinue', (request, response) => server.emit('request', request, response))
   server.on('connect', (_request, socket: Duplex) => refuse(socket, 405, 'This is not a proxy.'))
   server.on('checkExpectation', (request, response) => refuseRequest(request, response, 417, 'Only 100-continue.'))
   server.listen(options.port, options.host)

@@ -1,46 +1,78 @@
-import type { Context, Next } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
+import type { IncomingMessage } from 'node:http'
 import { createMiddleware } from 'hono/factory'
 import type { Env } from './env.ts'
-import { incompleteBody, Problem, unavailableProblem } from './problem.ts'
+import { Problem, unavailableProblem } from './problem.ts'
 
-/** 413 for a body of more than `maxBytes`, whether it says its length or not. */
-export function limitBody(maxBytes: number) {
-  const tooLarge = (): never => {
-    // The rest of the body is not read, so the connection cannot serve another request.
-    throw new Problem(413, `The body must have at most ${maxBytes} bytes.`, { headers: { Connection: 'close' } })
-  }
-  const countBytes = bodyLimit({ maxSize: maxBytes, onError: tooLarge })
-  async function counted(c: Context<Env>, next: Next) {
-    let read = false
+/** No more than the headers of a request may have: where there is a connection, there is memory for such a body. */
+const SMALL_BODY_BYTES = 16 * 1024
+/** Larger bodies, and those of unknown length, that arrive at a time: each may take as much memory as a body may have. */
+const LARGE_BODIES_MAX = 64
+/** How long what is over the limit is read and dropped: a client that still sends meets a reset, not our answer. */
+const DROP_MS = 1000
+
+/** Runs what it is given while fewer than `max` others run, else throws a 503. */
+function limit(max: number, detail: string) {
+  let running = 0
+  return async function limited<T>(run: () => Promise<T>): Promise<T> {
+    if (running >= max) throw unavailableProblem(detail)
+    running++
     try {
-      return await countBytes(c, () => {
-        read = true
-        return next()
-      })
-    } catch (error) {
-      if (read || error instanceof Problem) throw error
-      throw incompleteBody()
+      return await run()
+    } finally {
+      running--
     }
   }
-  return createMiddleware<Env>(function limitBody(c, next) {
-    // Counting what arrives costs more than all the rest of a small request: only where the length is not known.
-    if (c.req.header('transfer-encoding') !== undefined) return counted(c, next)
-    if (Number(c.req.header('content-length') ?? 0) > maxBytes) tooLarge()
+}
+
+/** The body, once all of it has come. Rejects with `tooLarge` if it has more than `maxBytes`. */
+const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem) =>
+  new Promise<Uint8Array>((resolve, reject) => {
+    let body: Buffer = Buffer.alloc(0)
+    let size = 0
+    let deadline: NodeJS.Timeout | undefined
+    incoming.on('data', (chunk: Buffer) => {
+      const start = size
+      size += chunk.length
+      if (size > maxBytes) {
+        deadline ??= setTimeout(() => reject(tooLarge), DROP_MS)
+        return
+      }
+      // Into one buffer that grows: sent a byte at a time, a body in parts takes a hundred times its size.
+      if (size > body.length) body = start === 0 ? chunk : Buffer.concat([body], 2 * size)
+      if (start > 0) chunk.copy(body, start)
+    })
+    incoming.on('end', () => (size > maxBytes ? reject(tooLarge) : resolve(body.subarray(0, size))))
+    incoming.on('close', () => {
+      clearTimeout(deadline)
+      reject(new Problem(400, 'The body ended before it was complete.'))
+    })
+  })
+
+/**
+ * Receives the body: 413 if it has more than `maxBytes`, whether it says its length or not, and 503 with too many
+ * large ones on their way. A request whose body dawdles takes no place of those that can be answered.
+ */
+export function receiveBody(maxBytes: number) {
+  const limited = limit(LARGE_BODIES_MAX, 'Too many large bodies are arriving.')
+  const tooLarge = new Problem(413, `The body must have at most ${maxBytes} bytes.`)
+  return createMiddleware<Env>(async function receiveBody(c, next) {
+    const { incoming, outgoing } = c.env
+    const { expect, 'content-length': length = 0, 'transfer-encoding': coding } = incoming.headers
+    const bytes = coding === undefined ? Number(length) : Number.POSITIVE_INFINITY
+    if (expect !== undefined) {
+      if (coding === undefined && bytes > maxBytes) throw tooLarge
+      outgoing.writeContinue()
+    }
+    const received = () => receive(incoming, maxBytes, tooLarge)
+    c.set('body', await (bytes > SMALL_BODY_BYTES ? limited(received) : received()))
     return next()
   })
 }
 
 /** 503 at once for what comes while `max` requests are under way: a queue without end helps nobody. */
 export function limitRequests(max: number) {
-  let underWay = 0
-  return createMiddleware<Env>(async function limitRequests(_c, next) {
-    if (underWay >= max) throw unavailableProblem('Too many requests are under way.')
-    underWay++
-    try {
-      await next()
-    } finally {
-      underWay--
-    }
+  const limited = limit(max, 'Too many requests are under way.')
+  return createMiddleware<Env>(function limitRequests(_c, next) {
+    return limited(next)
   })
 }

@@ -70,9 +70,6 @@ export const problemDetails = (
   ...(errors && { errors }),
 })
 
-/** 400 for a client that hung up, or broke the framing, amid the body. */
-export const incompleteBody = () => new Problem(400, 'The body ended before it was complete.')
-
 /** 503 that asks to come back: the database or this process cannot take the request now. */
 export const unavailableProblem = (detail: string) =>
   new Problem(503, detail, { headers: { 'Retry-After': RETRY_AFTER_S } })

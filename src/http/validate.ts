@@ -3,7 +3,7 @@ import type { Context, MiddlewareHandler } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import type * as z from 'zod'
 import type { Env } from './env.ts'
-import { type Fault, incompleteBody, Problem, ProblemType } from './problem.ts'
+import { type Fault, Problem, ProblemType } from './problem.ts'
 
 type Issue = z.core.$ZodIssue
 
@@ -55,10 +55,7 @@ function nestsTooDeep(json: string): boolean {
 
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
-async function readJson(c: Context<Env>): Promise<unknown> {
-  const bytes = await c.req.arrayBuffer().catch(() => {
-    throw incompleteBody()
-  })
+function parseJson(bytes: Uint8Array): unknown {
   let text: string
   try {
     text = utf8.decode(bytes)
@@ -101,7 +98,7 @@ export function validJson<S extends z.ZodType, P extends string = string>(
 ): MiddlewareHandler<Env, P, JsonInput<S>> {
   return createMiddleware<Env, P, JsonInput<S>>(async function validJson(c, next) {
     checkMediaType(c, accepted)
-    const result = schema.safeParse(await readJson(c))
+    const result = schema.safeParse(parseJson(c.get('body')))
     if (!result.success) {
       const errors = faultsOf(result.error.issues)
       const detail = errors.map((fault) => `${fault.pointer.slice(1) || 'the body'} ${fault.detail}`).join('; ')

@@ -175,7 +175,7 @@ describe('POST /users', () => {
   test('answers 413 to a body over the limit that comes in chunks', async () => {
     const chunk = `1000\r\n${'x'.repeat(0x1000)}\r\n`
     const answer = await api.raw(
-      `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n${chunk.repeat(80)}0\r\n\r\n`,
+      `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n${chunk.repeat(80)}0\r\n\r\n`,
     )
     expect(answer).toMatch(/^HTTP\/1.1 413 [\s\S]*application\/problem\+json/)
   })

@@ -1,0 +1,151 @@
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { type Api, startApi } from '../../test/api.ts'
+
+const MAX_BODY_BYTES = 100_000
+
+let api: Api
+let sockets: Socket[]
+beforeEach(async () => {
+  sockets = []
+  api = await startApi({ MAX_REQUESTS: '5', MAX_BODY_BYTES: String(MAX_BODY_BYTES) })
+})
+afterEach(async () => {
+  for (const socket of sockets) socket.destroy()
+  await api.close()
+})
+
+const post = (headers: string, body = '') =>
+  `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n${headers}\r\n\r\n${body}`
+const unfinished = [
+  post('Content-Length: 100', '{"user'),
+  post('Transfer-Encoding: chunked', '64\r\n{"user'),
+  post(`Content-Length: ${MAX_BODY_BYTES}`, '{"user'),
+]
+let count = 0
+const newUser = () => {
+  count++
+  return { username: `user${count}`, email: `user${count}@example.com` }
+}
+
+/** Sends bytes and leaves the connection open. */
+async function send(bytes: string) {
+  const socket = connect({ port: api.port, host: '127.0.0.1', allowHalfOpen: true })
+  sockets.push(socket)
+  let text = ''
+  socket.setEncoding('utf8').on('error', () => {})
+  socket.on('data', (chunk) => (text += chunk))
+  await once(socket, 'connect')
+  socket.write(bytes)
+  return { socket, answer: () => text }
+}
+
+describe('requests under way', () => {
+  test('over the limit are turned away, and told when to come back', async () => {
+    const answers = await Promise.all(Array.from({ length: 40 }, () => api.request('GET', '/users')))
+    expect(new Set(answers.map(({ status }) => status))).toEqual(new Set([200, 503]))
+    const refused = answers.find(({ status }) => status === 503)
+    expect(refused?.headers.get('retry-after')).toBe('1')
+    expect((await api.request('GET', '/livez')).status).toBe(200)
+  })
+
+  test('are those that have arrived: bodies that dawdle keep nobody out', async () => {
+    for (let i = 0; i < 30; i++) await send(unfinished[i % 3] as string)
+    await sleep(100)
+    expect((await api.request('GET', '/users')).status).toBe(200)
+    expect((await api.request('POST', '/users', newUser())).status).toBe(201)
+  })
+
+  test('are over when the client hangs up half-way', async () => {
+    for (let i = 0; i < 20; i++) {
+      const { socket } = await send(unfinished[i % 3] as string)
+      socket.destroy()
+      const reader = await send('GET /users HTTP/1.1\r\nHost: a\r\n\r\n')
+      reader.socket.destroy()
+    }
+    await expect.poll(async () => (await api.request('GET', '/users')).status).toBe(200)
+    for (let i = 0; i < 10; i++) expect((await api.request('POST', '/users', newUser())).status).toBe(201)
+  })
+})
+
+describe('large bodies', () => {
+  test('that arrive at a time are limited: beyond it 503, and all others are served', async () => {
+    for (let i = 0; i < 64; i++) await send(unfinished[1 + (i % 2)] as string)
+    await sleep(100)
+    const padded = `${JSON.stringify(newUser())}${' '.repeat(50_000)}`
+    const json = { 'content-type': 'application/json' }
+    const refused = await api.request('POST', '/users', padded, json)
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '1'])
+    expect((await api.request('GET', '/users')).status).toBe(200)
+    expect((await api.request('POST', '/users', newUser())).status).toBe(201)
+    for (const socket of sockets) socket.destroy()
+    await expect.poll(async () => (await api.request('POST', '/users', padded, json)).status).toBe(201)
+  })
+
+  test('may come in parts of any size', async () => {
+    const user = JSON.stringify(newUser())
+    const body = `${user}${' '.repeat(1000)}`
+    const parts = [...body].map((byte) => `1\r\n${byte}\r\n`).join('')
+    const { socket, answer } = await send(post('Transfer-Encoding: chunked\r\nConnection: close'))
+    for (let i = 0; i < parts.length; i += 101) socket.write(parts.slice(i, i + 101))
+    socket.write('0\r\n\r\n')
+    await once(socket, 'end')
+    expect(answer()).toMatch(/^HTTP\/1.1 201 /)
+    expect(answer()).toContain(user.slice(1, -1))
+  })
+})
+
+describe('a body over the limit', () => {
+  const chunk = `10000\r\n${'x'.repeat(0x10000)}\r\n`
+  const endings = ['Connection: close', 'Connection: keep-alive']
+  test.each(
+    endings.flatMap((connection) => [
+      [connection, 'its length', post(`Content-Length: 8000000\r\n${connection}`, 'x'.repeat(8_000_000))],
+      [connection, 'chunks', post(`Transfer-Encoding: chunked\r\n${connection}`, `${chunk.repeat(120)}0\r\n\r\n`)],
+    ]),
+  )(
+    'is answered 413 to a client that sends all of it before it reads, with %s and %s',
+    async (connection, _, bytes) => {
+      const socket = connect(api.port, '127.0.0.1')
+      sockets.push(socket)
+      let failure: Error | undefined
+      socket.on('error', (error) => (failure = error))
+      await new Promise((resolve) => socket.write(bytes as string, resolve))
+      await sleep(50)
+      let text = ''
+      socket.setEncoding('utf8').on('data', (part) => (text += part))
+      await expect.poll(() => text, { timeout: 10_000 }).toMatch(/^HTTP\/1.1 413 [\s\S]*"status":413/)
+      expect(failure).toBeUndefined()
+      if (connection === 'Connection: close') return
+      socket.write('GET /livez HTTP/1.1\r\nHost: a\r\n\r\n')
+      await expect.poll(() => text).toContain('HTTP/1.1 200 ')
+    },
+  )
+
+  test('that has no end is answered 413 and cut', async () => {
+    const { socket, answer } = await send(post('Transfer-Encoding: chunked'))
+    const flood = setInterval(() => socket.write(chunk), 10)
+    await new Promise((resolve) => socket.once('close', resolve))
+    clearInterval(flood)
+    expect(answer()).toMatch(/^HTTP\/1.1 413 /)
+  })
+
+  test('is refused before it is sent if the client asks first', async () => {
+    const { socket, answer } = await send(post(`Content-Length: ${MAX_BODY_BYTES + 1}\r\nExpect: 100-continue`))
+    await once(socket, 'end')
+    expect(answer()).toMatch(/^HTTP\/1.1 413 /)
+  })
+})
+
+test('a client that asks first is told to go on', async () => {
+  const body = JSON.stringify(newUser())
+  const { socket, answer } = await send(
+    post(`Content-Length: ${body.length}\r\nExpect: 100-continue\r\nConnection: close`),
+  )
+  await expect.poll(answer).toBe('HTTP/1.1 100 Continue\r\n\r\n')
+  socket.write(body)
+  await once(socket, 'end')
+  expect(answer()).toMatch(/^HTTP\/1.1 100 Continue\r\n\r\nHTTP\/1.1 201 /)
+})
