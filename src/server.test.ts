@@ -58,6 +58,22 @@ describe('what the HTTP parser refuses is a problem, too', () => {
     expect(await api.raw('GET /livez HTTP/1.0\r\n\r\n')).toMatch(/^HTTP\/1\.1 200 /)
   })
 
+  test('garbage after a whole request does not take the place of its answer, which is the last', async () => {
+    const body = JSON.stringify({ username: 'followed', email: 'followed@example.com' })
+    const answers = await api.raw(
+      `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}GARBAGE\r\n\r\n`,
+    )
+    expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 201'])
+    expect(answers).toMatch(/^connection: close\r$/im)
+  })
+
+  test('a body that breaks its own framing is refused', async () => {
+    const answers = await api.raw(
+      'POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nxyz\r\n',
+    )
+    expect(problem(answers).status).toBe(400)
+  })
+
   test('a request that follows on the same connection is served after one that the app refused', async () => {
     const answers = await api.raw(
       'GET /users/abc HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',

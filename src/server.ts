@@ -108,9 +108,15 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   )
   server.timeout = options.idleTimeoutMs
   server.on('clientError', (error: NodeJS.ErrnoException, socket: Duplex & { _httpMessage?: ServerResponse }) => {
+    // Node's own field, and the only way to what this connection still has to answer.
+    const before = socket._httpMessage
     // Amid an answer to the request before, a second one would only garble it.
-    const amidAnswer = socket._httpMessage?.headersSent
-    if (error.code === 'ECONNRESET' || !socket.writable || amidAnswer) return void socket.destroy()
+    if (error.code === 'ECONNRESET' || !socket.writable || before?.headersSent) return void socket.destroy()
+    // Garbage after a whole request: that one is being carried out, so its own answer must come, as the last one.
+    if (before?.req.complete) {
+      before.shouldKeepAlive = false
+      return
+    }
     const [status, detail] = PARSER_PROBLEMS[error.code ?? ''] ?? [400, 'The request is not valid HTTP.']
     refuse(socket, status, detail)
   })
