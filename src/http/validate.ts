@@ -7,15 +7,33 @@ import { type Fault, Problem, ProblemType } from './problem.ts'
 
 type Issue = z.core.$ZodIssue
 
-const pointerOf = (path: readonly PropertyKey[]) =>
-  path.map((key) => `/${String(key).replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+/** A body may have thousands of faults under names of any length: an answer has so many, and so much of a name. */
+const FAULTS_MAX = 20
+const NAME_MAX_LENGTH = 100
 
-function faultsOf(issues: readonly Issue[]): Fault[] {
-  return issues.flatMap((issue) =>
-    issue.code === 'unrecognized_keys'
-      ? issue.keys.map((key) => ({ pointer: pointerOf([...issue.path, key]), detail: 'is not known here' }))
-      : [{ pointer: pointerOf(issue.path), detail: issue.message }],
-  )
+const shown = (key: PropertyKey) => {
+  const name = String(key)
+  return name.length > NAME_MAX_LENGTH ? `${name.slice(0, NAME_MAX_LENGTH)}…` : name
+}
+
+const pointerOf = (path: readonly PropertyKey[]) =>
+  path.map((key) => `/${shown(key).toWellFormed().replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
+
+/** The first faults, and a sentence that names them and counts the others. */
+function faultsOf(issues: readonly Issue[], kind: 'member' | 'parameter') {
+  let count = 0
+  const errors: Fault[] = []
+  for (const issue of issues) {
+    const keys = issue.code === 'unrecognized_keys' ? issue.keys : undefined
+    const paths = keys?.slice(0, FAULTS_MAX).map((key) => [...issue.path, key]) ?? [issue.path]
+    const detail = keys ? `is not a known ${kind}` : issue.message
+    errors.push(...paths.map((path) => ({ pointer: pointerOf(path), detail })))
+    count += keys?.length ?? 1
+  }
+  errors.length = Math.min(errors.length, FAULTS_MAX)
+  const sentences = errors.map(({ pointer, detail }) => `${pointer.slice(1) || 'the body'} ${detail}`)
+  if (count > errors.length) sentences.push(`and ${count - errors.length} more`)
+  return { errors, detail: sentences.join('; ') }
 }
 
 const sync = { validationFunction: <S extends z.ZodType, V>(schema: S, value: V) => schema.safeParse(value) }
@@ -27,8 +45,7 @@ export const valid = <T extends 'param' | 'query', S extends z.ZodObject>(target
     schema,
     (result) => {
       if (result.success) return
-      const faults = faultsOf(result.error.issues as readonly Issue[])
-      throw new Problem(400, faults.map(({ pointer, detail }) => `${pointer.slice(1)} ${detail}`).join('; '))
+      throw new Problem(400, faultsOf(result.error.issues as readonly Issue[], 'parameter').detail)
     },
     sync as never,
   )
@@ -100,8 +117,7 @@ export function validJson<S extends z.ZodType, P extends string = string>(
     checkMediaType(c, accepted)
     const result = schema.safeParse(parseJson(c.get('body')))
     if (!result.success) {
-      const errors = faultsOf(result.error.issues)
-      const detail = errors.map((fault) => `${fault.pointer.slice(1) || 'the body'} ${fault.detail}`).join('; ')
+      const { errors, detail } = faultsOf(result.error.issues, 'member')
       throw new Problem(422, detail, { type: ProblemType.validation, errors })
     }
     c.req.addValidatedData('json', result.data as object)

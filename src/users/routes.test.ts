@@ -83,6 +83,20 @@ describe('POST /users', () => {
     expect(answer.body.errors.every((error: { detail: string }) => error.detail.length > 5)).toBe(true)
   })
 
+  test('names the first faults of thousands, and counts the others', async () => {
+    const members = Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`m${i}`, 1]))
+    const { status, text, body } = await api.request('POST', '/users', { ...newUser(), ...members })
+    expect([status, body.errors.length]).toEqual([422, 20])
+    expect(body.detail).toMatch(/^m0 is not a known member; .*; and 19980 more$/)
+    expect(text.length).toBeLessThan(5000)
+  })
+
+  test('cuts the long name of an unknown member, and mends one that is no Unicode', async () => {
+    const { status, text, body } = await api.request('POST', '/users', `{"${'\\ud800'.repeat(20_000)}":1}`, json)
+    expect([status, text.length < 1000]).toEqual([422, true])
+    expect(body.errors[2].pointer).toBe(`/${'\ufffd'.repeat(100)}…`)
+  })
+
   test.each([
     ['SQL', `Robert'); drop table users;--`],
     ['HTML', '<script>alert("1")</script>&amp;'],
