@@ -92,6 +92,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       connectionsCheckingInterval: Math.min(1000, options.headersTimeoutMs),
       // Checked below, because Node's own answer has no body.
       requireHostHeader: false,
+      // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
+      joinDuplicateHeaders: true,
       noDelay: true,
     },
     (request, response) => {

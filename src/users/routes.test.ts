@@ -510,3 +510,22 @@ describe('GET /users', () => {
     expect((await api.request('GET', `/users?cursor=${next}`)).status).toBe(200)
   })
 })
+
+test.each([
+  ['Content-Type', 415, ['Content-Type: application/json', 'Content-Type: application/json']],
+  ['Idempotency-Key', 400, ['Content-Type: application/json', 'Idempotency-Key: a', 'Idempotency-Key: b']],
+])('two lines of %s are answered %i', async (_, status, headers) => {
+  const body = JSON.stringify(newUser())
+  const head = ['POST /users HTTP/1.1', 'Host: a', 'Connection: close', `Content-Length: ${body.length}`, ...headers]
+  expect(await api.raw(`${head.join('\r\n')}\r\n\r\n${body}`)).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
+})
+
+test.each([
+  ['If-Match', ['If-Match: "7"', 'If-Match: "1"'], 200],
+  ['If-None-Match', ['If-None-Match: "7"', 'If-None-Match: "1"'], 304],
+  ['Accept', ['Accept: text/html', 'Accept: application/json'], 200],
+])('two lines of %s are one list', async (_, headers, status) => {
+  const { id } = await create()
+  const head = [`GET /users/${id} HTTP/1.1`, 'Host: a', 'Connection: close', ...headers]
+  expect(await api.raw(`${head.join('\r\n')}\r\n\r\n`)).toMatch(new RegExp(`^HTTP/1.1 ${status} `))
+})
