@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { expect } from 'vitest'
 import { createApp } from '../src/app.ts'
 import { parseConfig } from '../src/config.ts'
 import { createDatabase } from '../src/db/client.ts'
@@ -71,4 +72,15 @@ export async function startApi(env: Record<string, string> = {}): Promise<Api> {
       await database?.drop()
     },
   }
+}
+
+/** The problem in a raw answer; fails where it is none. */
+export function problemIn(answer: string) {
+  const [head = '', body = ''] = answer.split('\r\n\r\n')
+  expect(head).toMatch(/^content-type: application\/problem\+json$/im)
+  const id = /^x-request-id: (.+)$/im.exec(head)?.[1]
+  const parsed = JSON.parse(body)
+  expect(parsed).toMatchObject({ type: 'about:blank', status: Number(head.split(' ')[1]), requestId: id })
+  expect(parsed.title.length).toBeGreaterThan(3)
+  return parsed as { status: number; detail: string }
 }

@@ -1,8 +1,8 @@
-import { randomUUID } from 'node:crypto'
 import type { Context, Next } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import { type Logger, pino } from 'pino'
 import type { Env } from './env.ts'
+import { requestIdOf } from './request-id.ts'
 
 export const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
 export type LogLevel = (typeof LOG_LEVELS)[number]
@@ -15,12 +15,6 @@ export const createLog = (level: LogLevel): Logger =>
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
   })
-
-const REQUEST_ID = /^[\w.:+/=-]{1,128}$/
-
-/** The caller's `X-Request-Id` where it can stand in a log as it is, else a new one. */
-export const requestIdOf = (given: string | undefined | null): string =>
-  given && REQUEST_ID.test(given) ? given : randomUUID()
 
 /** Gives each request its id and its log. At level debug each request is a line. */
 export function requestLog(log: Logger) {

@@ -1,0 +1,77 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { type Api, problemIn, startApi } from '../../test/api.ts'
+
+let api: Api
+beforeAll(async () => {
+  api = await startApi({ HEADERS_TIMEOUT_MS: '300', REQUEST_TIMEOUT_MS: '600' })
+})
+afterAll(() => api.close())
+
+test.each([
+  ['headers over 16 KB', 431, `GET /users HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(17_000)}\r\n\r\n`],
+  ['a target over 16 KB', 431, `GET /${'x'.repeat(17_000)} HTTP/1.1\r\nHost: a\r\n\r\n`],
+  [
+    'Content-Length and Transfer-Encoding',
+    400,
+    'POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n',
+  ],
+  ['two Content-Lengths', 400, 'POST /users HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcd'],
+  ['a bare line feed', 400, 'GET /users HTTP/1.1\nHost: a\n\n'],
+  ['no Host', 400, 'GET /users HTTP/1.1\r\nConnection: close\r\n\r\n'],
+  ['two Host lines', 400, 'GET /users HTTP/1.1\r\nHost: a\r\nHost: b\r\nConnection: close\r\n\r\n'],
+  ['the same Host twice', 400, 'GET /users HTTP/1.1\r\nHost: a\r\nHost: a\r\nConnection: close\r\n\r\n'],
+  ['a Host that no URL can hold', 400, 'GET /users HTTP/1.1\r\nHost: a b\r\nConnection: close\r\n\r\n'],
+  ['a method that the parser does not know', 400, 'FROB /users HTTP/1.1\r\nHost: a\r\n\r\n'],
+  ['a target with a backslash', 400, 'GET /users\\..\\x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
+  ['a target of another server', 400, 'GET http://b/users HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
+  ['no HTTP at all', 400, '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03'],
+  ['CONNECT', 405, 'CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n'],
+  ['an expectation', 417, 'GET /users HTTP/1.1\r\nHost: a\r\nExpect: tea\r\nConnection: close\r\n\r\n'],
+  ['headers that do not end', 408, 'GET /users HTTP/1.1\r\nHost: a\r\n'],
+  [
+    'a body that does not end',
+    408,
+    'POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{',
+  ],
+])('%s: %i', async (_, status, bytes) => {
+  expect(problemIn(await api.raw(bytes)).status).toBe(status)
+})
+
+test.each([
+  ['GET /users\\x HTTP/1.1', 'Host: a'],
+  ['GET /users HTTP/1.1', 'Host: a/b'],
+  ['GET /users HTTP/1.1', 'Host: a@b'],
+  ['GET /users HTTP/1.1', 'Host: a?'],
+  ['GET /users HTTP/1.1', 'Host: '],
+  ['GET http://b/users HTTP/1.1', 'Host: a'],
+])('%s with %s is refused under the id of the request', async (line, host) => {
+  const answer = await api.raw(`${line}\r\n${host}\r\nX-Request-Id: mine\r\n\r\n`)
+  expect(problemIn(answer)).toMatchObject({ status: 400, requestId: 'mine' })
+})
+
+test('HTTP/1.0 needs no Host', async () => {
+  expect(await api.raw('GET /livez HTTP/1.0\r\n\r\n')).toMatch(/^HTTP\/1\.1 200 /)
+})
+
+test('garbage after a whole request does not take the place of its answer, which is the last', async () => {
+  const body = JSON.stringify({ username: 'followed', email: 'followed@example.com' })
+  const answers = await api.raw(
+    `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}GARBAGE\r\n\r\n`,
+  )
+  expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 201'])
+  expect(answers).toMatch(/^connection: close\r$/im)
+})
+
+test('a body that breaks its own framing is refused', async () => {
+  const answers = await api.raw(
+    'POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\nxyz\r\n',
+  )
+  expect(problemIn(answers).status).toBe(400)
+})
+
+test('a request that follows on the same connection is served after one that the app refused', async () => {
+  const answers = await api.raw(
+    'GET /users/abc HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
+  )
+  expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 400', 'HTTP/1.1 200'])
+})
