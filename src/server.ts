@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { getRequestListener, RequestError } from '@hono/node-server'
+import { Problem } from './http/problem.ts'
 import { MAX_HEADER_BYTES, refuseBrokenRequest, refuseRequest, refuseSocket } from './http/refuse.ts'
 
 export type ServerOptions = {
@@ -31,7 +32,11 @@ export type ServerOptions = {
 export type RunningServer = { port: number; stop(): Promise<void> }
 
 const SWEEP_INTERVAL_MS = 100
-const INVALID_TARGET = 'The Host header or the request target is not valid.'
+
+const NO_HOST = new Problem(400, 'The request has no Host header.')
+const INVALID_TARGET = new Problem(400, 'The Host header or the request target is not valid.')
+const NO_PROXY = new Problem(405, 'This is not a proxy.')
+const UNKNOWN_EXPECTATION = new Problem(417, 'The only expectation that can be met is 100-continue.')
 
 /** Listens; rejects when it cannot. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
@@ -62,13 +67,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     (request, response) => {
       if (stopping.aborted) response.shouldKeepAlive = false
       if (!request.headers.host && request.httpVersion !== '1.0') {
-        return refuseRequest(request, response, 400, 'The request has no Host header.')
+        return refuseRequest(request, response, NO_HOST)
       }
-      if (!request.url?.startsWith('/')) return refuseRequest(request, response, 400, INVALID_TARGET)
+      if (!request.url?.startsWith('/')) return refuseRequest(request, response, INVALID_TARGET)
       void respond(request, response)
       if (invalidTarget) {
         invalidTarget = false
-        refuseRequest(request, response, 400, INVALID_TARGET)
+        refuseRequest(request, response, INVALID_TARGET)
       }
     },
   )
@@ -76,8 +81,8 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   server.on('clientError', refuseBrokenRequest)
   // Whoever reads the body says so: it may be one that is refused by its length.
   server.on('checkContinue', (request, response) => server.emit('request', request, response))
-  server.on('connect', (_request, socket: Duplex) => refuseSocket(socket, 405, 'This is not a proxy.'))
-  server.on('checkExpectation', (request, response) => refuseRequest(request, response, 417, 'Only 100-continue.'))
+  server.on('connect', (_request, socket: Duplex) => refuseSocket(socket, NO_PROXY))
+  server.on('checkExpectation', (request, response) => refuseRequest(request, response, UNKNOWN_EXPECTATION))
   server.listen(options.port, options.host)
   await once(server, 'listening')
 

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { expect } from 'vitest'
-import { createApp } from '../src/app.ts'
+import { type AppOptions, createApp } from '../src/app.ts'
 import { parseConfig } from '../src/config.ts'
 import { createDatabase } from '../src/db/client.ts'
 import { createLog } from '../src/http/log.ts'
@@ -25,8 +25,8 @@ export type Api = {
   close(): Promise<void>
 }
 
-/** The service as `serve` runs it, on a free port and a database of its own; `env` changes settings. */
-export async function startApi(env: Record<string, string> = {}): Promise<Api> {
+/** The service as `serve` runs it, on a free port and a database of its own; `env` and `options` change what it is made of. */
+export async function startApi(env: Record<string, string> = {}, options: Partial<AppOptions> = {}): Promise<Api> {
   const database = env.DATABASE_URL ? undefined : await createTestDatabase()
   const config = parseConfig({ DATABASE_URL: database?.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
   const stopping = new AbortController()
@@ -37,6 +37,7 @@ export async function startApi(env: Record<string, string> = {}): Promise<Api> {
     log: createLog('silent'),
     ping: db.ping,
     stopping: stopping.signal,
+    ...options,
   })
   const server = await startServer({ ...config.server, fetch: app.fetch, stopping: stopping.signal })
   const url = `http://127.0.0.1:${server.port}`

@@ -1,7 +1,7 @@
 import type { Context } from 'hono'
 import { answer } from './answer.ts'
 import type { Env } from './env.ts'
-import { problemDetails, problemFor } from './problem.ts'
+import { problemFor, problemJson } from './problem.ts'
 
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
 
@@ -24,8 +24,7 @@ export async function ndjson(
         try {
           next = (await lines.next()).value
         } catch (error) {
-          const { status, message } = problemFor(error as Error, c)
-          next = `${JSON.stringify(problemDetails(status, message, c.req.path, c.get('requestId')))}\n`
+          next = `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
         }
       },
       async cancel() {

@@ -16,7 +16,7 @@ export const ProblemDetails = z
     title: z.string(),
     status: z.int(),
     detail: z.string(),
-    instance: z.string().meta({ description: 'The path of the request.' }),
+    instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
     requestId: z.string().meta({ description: 'As in the X-Request-Id header: the log has it, too.' }),
     errors: z
       .array(z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }))
@@ -53,31 +53,40 @@ export class Problem extends Error {
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
 const RETRY_AFTER_S = '1'
 
-/** The body of a problem. */
-export const problemDetails = (
-  status: number,
-  detail: string,
-  instance: string,
+/**
+ * The path of a URL, or of a request's target, as a URI reference that can lead nowhere else (RFC 9457, section 3.1.5);
+ * empty where there is none.
+ */
+const instanceOf = (target: string | undefined) =>
+  ((target && URL.parse(target, 'http://localhost')?.pathname) || '')
+    .replace(/^\/+/, '/')
+    .replace(/[[\]|^]|%(?![\da-f]{2})/gi, encodeURIComponent)
+
+/** The body of a problem, as text. */
+export function problemJson(
+  { status, message, options }: Problem,
+  target: string | undefined,
   requestId: string,
-  { type, errors }: ProblemOptions = {},
-): ProblemDetails => ({
-  type: type ?? 'about:blank',
-  title: STATUS_CODES[status] ?? 'Error',
-  status,
-  detail,
-  instance,
-  requestId,
-  ...(errors && { errors }),
-})
+): string {
+  const body: ProblemDetails = {
+    type: options.type ?? 'about:blank',
+    title: STATUS_CODES[status] ?? 'Error',
+    status,
+    detail: message,
+    instance: instanceOf(target),
+    requestId,
+    ...(options.errors && { errors: options.errors }),
+  }
+  return JSON.stringify(body)
+}
 
 /** 503 that asks to come back: the database or this process cannot take the request now. */
 export const unavailableProblem = (detail: string) =>
   new Problem(503, detail, { headers: { 'Retry-After': RETRY_AFTER_S } })
 
-export function problemResponse(c: Context<Env>, { status, message, options }: Problem): Response {
-  const body = problemDetails(status, message, c.req.path, c.get('requestId'), options)
-  const headers = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...options.headers }
-  return answer(c, JSON.stringify(body), status, headers)
+export function problemResponse(c: Context<Env>, problem: Problem): Response {
+  const headers = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...problem.options.headers }
+  return answer(c, problemJson(problem, c.req.url, c.get('requestId')), problem.status, headers)
 }
 
 /** What a client may know of an error; the log has what it may not. */

@@ -1,0 +1,89 @@
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type Api, problemIn, startApi } from '../../test/api.ts'
+import type { UserStore } from '../users/store.ts'
+
+const SECRET = 'relation "users" does not exist at select 1, postgres.js:1'
+const fails = async () => {
+  throw new Error(SECRET)
+}
+const store: UserStore = {
+  get: fails,
+  list: fails,
+  create: fails,
+  update: fails,
+  remove: fails,
+  async *lines() {
+    yield '{"id":1}\n'
+    await fails()
+  },
+}
+
+let api: Api
+let log = ''
+beforeAll(async () => {
+  const lines = {
+    write(line: string) {
+      log += line
+    },
+  }
+  api = await startApi({}, { users: store, log: pino({}, lines) })
+})
+afterAll(() => api.close())
+
+describe('an unexpected error', () => {
+  const user = { username: 'a', email: 'a@example.com' }
+  test.each([
+    ['GET', '/users', undefined],
+    ['GET', '/users/1', undefined],
+    ['POST', '/users', user],
+    ['PUT', '/users/1', user],
+    ['PATCH', '/users/1', user],
+    ['DELETE', '/users/1', undefined],
+  ])('in %s %s is a 500 that tells nothing of it, and the log has it under the same id', async (method, path, body) => {
+    const answer = await api.request(method, path, body)
+    expect([answer.status, answer.headers.get('cache-control')]).toEqual([500, 'no-store'])
+    expect(answer.body).toEqual({
+      type: 'about:blank',
+      title: 'Internal Server Error',
+      status: 500,
+      detail: expect.stringContaining('requestId'),
+      instance: path,
+      requestId: answer.headers.get('x-request-id'),
+    })
+    const entry = log.split('\n').find((line) => line.includes(answer.body.requestId))
+    expect(entry).toContain(JSON.stringify(SECRET))
+  })
+
+  test('amid a stream is a whole problem as its last line', async () => {
+    const { text, headers } = await api.request('GET', '/users', undefined, { accept: 'application/x-ndjson' })
+    const [first, last = ''] = text.trimEnd().split('\n')
+    expect(first).toBe('{"id":1}')
+    expect(JSON.parse(last)).toEqual({
+      type: 'about:blank',
+      title: 'Internal Server Error',
+      status: 500,
+      detail: expect.not.stringContaining('users'),
+      instance: '/users',
+      requestId: headers.get('x-request-id'),
+    })
+  })
+})
+
+test.each([
+  ['/a%20b', '/a%20b'],
+  ['/"<%22%0d%0a%00', '/%22%3C%22%0d%0a%00'],
+  ['//evil.example/x', '/evil.example/x'],
+  ['/%zz', '/%25zz'],
+  ['/[|]^', '/%5B%7C%5D%5E'],
+  ['/users/abc?username=secret', '/users/abc'],
+])('the instance of a problem at %s is %s', async (target, instance) => {
+  const answer = await api.raw(`GET ${target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n`)
+  expect(problemIn(answer)).toMatchObject({ instance })
+})
+
+test('the instance of what is refused before the app is a path, too', async () => {
+  const answer = await api.raw('GET //evil.example/x?secret HTTP/1.1\r\n\r\n')
+  expect(problemIn(answer)).toMatchObject({ status: 400, instance: expect.stringMatching(/^\/(evil.example\/)?x$/) })
+  expect(problemIn(await api.raw('nonsense\r\n\r\n'))).toMatchObject({ status: 400, instance: '' })
+})
