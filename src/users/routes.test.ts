@@ -501,6 +501,14 @@ describe('GET /users', () => {
     expect((await api.request('GET', `/users?${query}`)).status).toBe(400)
   })
 
+  test.each([
+    ['APPLICATION/X-NDJSON', 'application/x-ndjson'],
+    ['application/x-ndjson;q=0.1, */*', 'application/json'],
+  ])('answers Accept: %s with %s', async (accept, mediaType) => {
+    const { headers } = await api.request('GET', '/users', undefined, { accept })
+    expect(headers.get('content-type')).toBe(mediaType)
+  })
+
   test('answers 400 to a cursor that was tampered with, at every character', async () => {
     const { next } = (await api.request('GET', '/users?limit=1')).body
     for (let i = 0; i < next.length; i++) {

@@ -1,5 +1,5 @@
 import { type Context, Hono } from 'hono'
-import { accepts } from 'hono/accepts'
+import { preferred } from '../http/accept.ts'
 import { answer, json } from '../http/answer.ts'
 import { entityTag, ifMatch, ifNoneMatch } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
@@ -46,10 +46,10 @@ function idempotencyKey(value: string | undefined): string | undefined {
   throw new Problem(400, 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.')
 }
 
+/** Whether the request asks for ndjson; most do not so much as name it. */
 const wantsStream = (c: Context) =>
-  c.req.header('accept')?.includes(NDJSON_MEDIA_TYPE) === true &&
-  accepts(c, { header: 'Accept', supports: ['application/json', NDJSON_MEDIA_TYPE], default: 'application/json' }) ===
-    NDJSON_MEDIA_TYPE
+  /ndjson/i.test(c.req.header('accept') ?? '') &&
+  preferred(c, ['application/json', NDJSON_MEDIA_TYPE]) === NDJSON_MEDIA_TYPE
 
 /** The routes under `/users`; at most `maxStreams` streams run at a time, for each has a connection of its own. */
 export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: number }) {
