@@ -38,12 +38,24 @@ function faultsOf(issues: readonly Issue[], kind: 'member' | 'parameter') {
 
 const sync = { validationFunction: <S extends z.ZodType, V>(schema: S, value: V) => schema.safeParse(value) }
 
+/** Hono takes a % that stands for nothing as it is: 400, as in the path. */
+function assertDecodable(url: string) {
+  const query = url.slice(url.indexOf('?'))
+  if (!query.includes('%')) return
+  try {
+    decodeURIComponent(query)
+  } catch {
+    throw new Problem(400, 'The query has a % that is not part of percent-encoded UTF-8.')
+  }
+}
+
 /** Validates the path's parameters or the query: 400 names what is wrong. */
 export const valid = <T extends 'param' | 'query', S extends z.ZodObject>(target: T, schema: S) =>
   zValidator(
     target,
     schema,
-    (result) => {
+    (result, c) => {
+      if (target === 'query') assertDecodable(c.req.url)
       if (result.success) return
       throw new Problem(400, faultsOf(result.error.issues as readonly Issue[], 'parameter').detail)
     },

@@ -496,6 +496,11 @@ describe('GET /users', () => {
     `username=${'x'.repeat(641)}`,
     `email=${'x'.repeat(2033)}`,
     'email=%0a',
+    'username=%zz',
+    'username=%ff',
+    'username=%',
+    'username=%C3%',
+    'username=a&%zz=b',
     'page=2',
   ])('answers 400 to ?%s', async (query) => {
     expect((await api.request('GET', `/users?${query}`)).status).toBe(400)
