@@ -9,6 +9,7 @@ import { answerOtherMethods } from './http/methods.ts'
 import { notFound, onError } from './http/problem.ts'
 import { userPaths, userSchemas } from './users/openapi.ts'
 import { userRoutes } from './users/routes.ts'
+import { PATCH_MEDIA_TYPES } from './users/schemas.ts'
 import type { UserStore } from './users/store.ts'
 
 export type AppOptions = {
@@ -32,7 +33,7 @@ export function createApp({ users, log, ping, stopping, maxBodyBytes, maxRequest
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests))
     .route('/users', userRoutes(users, { maxStreams }))
-  answerOtherMethods(app)
+  answerOtherMethods(app, PATCH_MEDIA_TYPES)
   app.onError(onError)
   app.notFound(notFound)
   return app

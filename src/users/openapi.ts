@@ -1,7 +1,7 @@
 import { commonHeaders, commonProblems, problemOf, schemaRef } from '../http/docs.ts'
 import { NDJSON_MEDIA_TYPE } from '../http/ndjson.ts'
-import { PATCH_MEDIA_TYPES } from './routes.ts'
-import { LIMIT_DEFAULT, LIMIT_MAX, NewUser, User, UserPage, UserPatch } from './schemas.ts'
+import { encodeCursor } from './cursor.ts'
+import { LIMIT_DEFAULT, LIMIT_MAX, NewUser, PATCH_MEDIA_TYPES, User, UserPage, UserPatch } from './schemas.ts'
 
 export const userSchemas = { input: { NewUser, UserPatch }, output: { User, UserPage } }
 
@@ -72,7 +72,7 @@ export const userPaths = {
           { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT },
           10,
         ),
-        queryParameter('cursor', '`next` of the page before.', { type: 'string' }, 'AQAAAAAAAAAKRfxQmQ'),
+        queryParameter('cursor', '`next` of the page before.', { type: 'string' }, encodeCursor(10)),
         queryParameter('username', 'Only the user of this name, whatever its case.', { type: 'string' }, 'Alice'),
         queryParameter('email', 'Only the user of this address, whatever its case.', { type: 'string' }, alice.email),
       ],

@@ -6,12 +6,9 @@ import type { Env } from '../http/env.ts'
 import { NDJSON_MEDIA_TYPE, ndjson } from '../http/ndjson.ts'
 import { Problem, ProblemType, unavailableProblem } from '../http/problem.ts'
 import { valid, validJson } from '../http/validate.ts'
-import { LIMIT_DEFAULT, ListQuery, NewUser, UserId, UserPatch } from './schemas.ts'
+import { LIMIT_DEFAULT, ListQuery, NewUser, PATCH_MEDIA_TYPES, UserId, UserPatch } from './schemas.ts'
 import type { StoredUser } from './statements.ts'
 import type { Conflict, UserStore, Versions } from './store.ts'
-
-/** What a patch may be sent as. */
-export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
 
 /** A user's answer may be kept, but asked for again each time: another request may have changed it. */
 const CACHE = { 'Cache-Control': 'private, no-cache' }

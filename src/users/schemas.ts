@@ -61,6 +61,9 @@ export const UserPatch = z
   .strictObject({ username: username.optional(), email: email.optional() }, body)
   .meta({ id: 'UserPatch', description: 'A JSON merge patch (RFC 7396).' })
 
+/** What it may be sent as. */
+export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
+
 const time = z.iso
   .datetime({ precision: 3 })
   .meta({ description: 'RFC 3339, UTC, milliseconds.', examples: ['2026-01-02T03:04:05.678Z'] })
