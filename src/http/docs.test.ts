@@ -74,6 +74,26 @@ test('has an example of every body, and each is valid', () => {
   expect(examples).toBeGreaterThan(8)
 })
 
+test('has an example of every parameter, and the service takes it', async () => {
+  let examples = 0
+  for (const { path, method, requestBody, parameters = [] } of operations()) {
+    const [example] = Object.values(requestBody?.content['application/json'].examples ?? {}) as { value: object }[]
+    for (const { in: place, name, example: given, schema } of [
+      ...(description.paths[path].parameters ?? []),
+      ...parameters,
+    ]) {
+      expect(new Ajv2020({ strict: false, formats: { int64: true } }).validate(schema, given), name).toBe(true)
+      const target = path.replace('{id}', place === 'path' ? given : '1')
+      const query = place === 'query' ? `?${new URLSearchParams({ [name]: given })}` : ''
+      const headers = place === 'header' ? { [name]: given } : {}
+      const { status } = await api.request(method.toUpperCase(), target + query, example?.value, headers)
+      expect(status, `${method} ${path} ${name}`).toBeOneOf([200, 201, 204, 304, 404, 409, 412])
+      examples++
+    }
+  }
+  expect(examples).toBeGreaterThan(8)
+})
+
 test('says what the schemas say', () => {
   const { NewUser, User, Problem } = description.components.schemas
   expect(NewUser).toMatchObject({ required: ['username', 'email'], additionalProperties: false })

@@ -34,8 +34,10 @@ const retryAfter = { 'Retry-After': { description: 'Seconds to wait.', schema: {
 export const commonProblems = {
   400: problemOf('What cannot be parsed: the request line, headers, path, query or body.'),
   408: problemOf('The request did not arrive in time.'),
+  417: problemOf('The request expects something other than 100-continue.'),
   431: problemOf('The headers are too large.'),
   500: problemOf('A fault of the service.'),
+  501: problemOf('The body has a transfer coding other than chunked.'),
   503: problemOf('The database or this process cannot take the request now.', retryAfter),
 }
 
