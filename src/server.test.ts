@@ -10,6 +10,10 @@ beforeAll(async () => {
 })
 afterAll(() => api.close())
 
+test('keeps idle connections for longer than the load balancer in front does', async () => {
+  expect((await api.request('GET', '/livez')).headers.get('keep-alive')).toBe('timeout=620')
+})
+
 describe('slow and silent clients', () => {
   test('one that never reads is cut, and the others are served meanwhile', async () => {
     const socket = connect(api.port, '127.0.0.1')

@@ -3,6 +3,9 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import formats from 'ajv-formats'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
+import { createApp } from '../app.ts'
+import type { UserStore } from '../users/store.ts'
+import { createLog } from './log.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the description is looked into at every depth.
 let description: any
@@ -27,22 +30,21 @@ test('is valid OpenAPI 3.1', async () => {
   expect(validator.version).toBe('3.1')
 })
 
-test('has every route of the app, and no other', async () => {
+test('has every route of the app but its own, and no other', () => {
+  const app = createApp({
+    users: {} as UserStore,
+    log: createLog('silent'),
+    ping: async () => {},
+    stopping: new AbortController().signal,
+    maxBodyBytes: 1,
+    maxRequests: 1,
+    maxStreams: 1,
+  })
+  const routes = app.routes
+    .filter(({ method, path }) => method !== 'ALL' && !path.includes('*') && path !== '/openapi.json')
+    .map(({ method, path }) => `${method.toLowerCase()} ${path.replace(/:(\w+)/g, '{$1}')}`)
   const described = operations().map(({ path, method }) => `${method} ${path}`)
-  for (const operation of described) {
-    const [method = '', path = ''] = operation.split(' ')
-    const answer = await fetch(api.url + path.replace('{id}', '1'), { method: method.toUpperCase() })
-    expect(answer.status, operation).not.toBe(405)
-  }
-  for (const path of Object.keys(description.paths)) {
-    const { headers } = await fetch(api.url + path.replace('{id}', '1'), { method: 'OPTIONS' })
-    const own = headers
-      .get('allow')
-      ?.split(', ')
-      .filter((method) => !['HEAD', 'OPTIONS'].includes(method))
-    const inDescription = described.filter((d) => d.endsWith(` ${path}`)).map((d) => d.split(' ')[0]?.toUpperCase())
-    expect(inDescription.sort(), path).toEqual(own)
-  }
+  expect(described.sort()).toEqual([...new Set(routes)].sort())
 })
 
 test('names each operation once', () => {

@@ -19,6 +19,21 @@ const create = async (user = newUser()) => {
 }
 const json = { 'content-type': 'application/json' }
 
+test('users may be kept by their own client and asked for again, problems may not be kept', async () => {
+  const user = newUser()
+  const { id } = await create(user)
+  const cacheControl = async (method: string, path: string, body?: object, headers?: Record<string, string>) =>
+    (await api.request(method, path, body, headers)).headers.get('cache-control')
+  expect(await cacheControl('GET', '/users')).toBe('private, no-cache')
+  expect(await cacheControl('GET', `/users/${id}`)).toBe('private, no-cache')
+  expect(await cacheControl('GET', `/users/${id}`, undefined, { 'if-none-match': '"1"' })).toBe('private, no-cache')
+  expect(await cacheControl('PUT', `/users/${id}`, user)).toBe('private, no-cache')
+  expect(await cacheControl('GET', '/users', undefined, { accept: 'application/x-ndjson' })).toBe('private, no-store')
+  for (const path of ['/users/abc', '/users/999999999', '/users?limit=0', '/nothing']) {
+    expect(await cacheControl('GET', path)).toBe('no-store')
+  }
+})
+
 describe('POST /users', () => {
   test('creates a user and says where it is and at which version', async () => {
     const user = newUser()
