@@ -12,12 +12,14 @@ export type Fault = { pointer: string; detail: string }
 /** Problem details (RFC 9457): what every error's body holds. */
 export const ProblemDetails = z
   .object({
-    type: z.string().meta({ description: 'about:blank where the status says it all, else a name to rely on.' }),
+    type: z
+      .string()
+      .meta({ description: 'about:blank where the status says it all, else a name that programs can rely on.' }),
     title: z.string(),
     status: z.int(),
     detail: z.string(),
     instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
-    requestId: z.string().meta({ description: 'As in the X-Request-Id header: the log has it, too.' }),
+    requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
     errors: z
       .array(z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }))
       .optional(),
@@ -97,12 +99,12 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
     c.get('log').debug(entry, 'database unavailable')
     return unavailableProblem(
       error.reached === 'lost'
-        ? 'The database was lost on the way: a change may have been made or not. Repeat it to be sure.'
+        ? 'The connection to the database was lost: a change may have been made or not. Repeat it; a POST, with its Idempotency-Key.'
         : 'The database cannot take this request now.',
     )
   }
   c.get('log').error(entry, 'request failed')
-  return new Problem(500, 'Something went wrong here. The log has more under this requestId.')
+  return new Problem(500, "Internal error. The server's log has details under this requestId.")
 }
 
 export const onError: ErrorHandler<Env> = (error, c) => problemResponse(c, problemFor(error, c))
