@@ -31,11 +31,11 @@ export function ifMatch(value: string | undefined): number[] | undefined {
 }
 
 /**
- * Whether `If-None-Match` says that the caller has this version. Tags are compared weakly.
+ * Whether a version is one of those that `If-None-Match` names; undefined without it. Tags are compared weakly.
  * @throws Problem 400 when it is malformed
  */
-export function ifNoneMatch(value: string | undefined, version: number): boolean {
+export function ifNoneMatch(value: string | undefined): ((version: number) => boolean) | undefined {
   const condition = parse('If-None-Match', value)
-  if (condition === undefined) return false
-  return condition === '*' || condition.some((tag) => tag.version === version)
+  if (condition === undefined) return undefined
+  return (version) => condition === '*' || condition.some((tag) => tag.version === version)
 }

@@ -1,9 +1,7 @@
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
-import { decodeCursor, encodeCursor } from './cursor.ts'
 import { NewUser } from './schemas.ts'
-import { MAX_ID } from './table.ts'
 
 let api: Api
 beforeAll(async () => {
@@ -79,21 +77,5 @@ test('walking the pages while others insert and delete never repeats or loses a 
       },
     ),
     { numRuns: 20 },
-  )
-})
-
-test('a cursor gives back the id that it was made of', () => {
-  fc.assert(
-    fc.property(fc.integer({ min: 1, max: MAX_ID }), (id) => {
-      expect(decodeCursor(encodeCursor(id))).toBe(id)
-    }),
-  )
-})
-
-test('nothing else is a cursor', () => {
-  fc.assert(
-    fc.property(fc.string(), (text) => {
-      expect(decodeCursor(text)).toBeUndefined()
-    }),
   )
 })

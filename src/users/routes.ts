@@ -10,29 +10,34 @@ import { LIMIT_DEFAULT, ListQuery, NewUser, PATCH_MEDIA_TYPES, UserId, UserPatch
 import type { StoredUser } from './statements.ts'
 import type { Conflict, UserStore, Versions } from './store.ts'
 
-/** A user's answer may be kept, but asked for again each time: another request may have changed it. */
+/** A client may keep a user, but must ask again each time: another request may have changed it. */
 const CACHE = { 'Cache-Control': 'private, no-cache' }
 const tagged = ({ version }: StoredUser) => ({ ...CACHE, ETag: entityTag(version) })
 
 const missing = () => new Problem(404, 'There is no user with this id.')
-const stale = () => new Problem(412, 'The user is not, or no longer, at the version that the request asks for.')
+const stale = () => new Problem(412, "The user's version does not meet the condition of the request.")
 
 function assertOneOf(versions: Versions, { version }: StoredUser) {
   if (versions && !versions.includes(version)) throw stale()
 }
 
-function taken({ fields }: Conflict): Problem {
-  const errors = fields.map((field) => ({ pointer: `/${field}`, detail: 'is taken by another user' }))
-  const detail = `Another user has this ${fields.join(' and this ')}.`
-  return new Problem(409, detail, { type: ProblemType.conflict, errors })
-}
-
-/** The answer to a change that was made, or the problem that says why it was not. */
-function changed<R extends { outcome: string }>(result: R | Conflict | { outcome: 'missing' | 'stale' }) {
-  if (result.outcome === 'missing') throw missing()
-  if (result.outcome === 'stale') throw stale()
-  if (result.outcome === 'conflict') throw taken(result as Conflict)
-  return result as Exclude<R, { outcome: 'missing' | 'stale' | 'conflict' }>
+/** Why the store did not do what was asked. */
+function refusal(result: Conflict | { outcome: 'missing' | 'stale' | 'key-reused' }): Problem {
+  switch (result.outcome) {
+    case 'missing':
+      return missing()
+    case 'stale':
+      return stale()
+    case 'key-reused':
+      return new Problem(422, 'This Idempotency-Key has already created a user from another body.', {
+        type: ProblemType.idempotencyKeyReused,
+      })
+    case 'conflict':
+      return new Problem(409, `Another user has this ${result.fields.join(' and this ')}.`, {
+        type: ProblemType.conflict,
+        errors: result.fields.map((field) => ({ pointer: `/${field}`, detail: 'is taken by another user' })),
+      })
+  }
 }
 
 /** Printable ASCII, as the field's draft (draft-ietf-httpapi-idempotency-key-header) allows at most. */
@@ -68,25 +73,23 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
   }
 
   /**
-   * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is held
-   * against the present version, and the change then bound to that.
+   * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is compared
+   * with the present version, and the change then bound to that.
    */
   async function conditions(c: Context<Env>, id: number | null): Promise<Versions> {
     const versions = ifMatch(c.req.header('if-match'))
-    const noneOf = c.req.header('if-none-match')
-    if (noneOf === undefined) return versions
-    const excludes = (version: number) => ifNoneMatch(noneOf, version)
-    excludes(0)
+    const excluded = ifNoneMatch(c.req.header('if-none-match'))
+    if (!excluded) return versions
     const found = await existing(id)
     assertOneOf(versions, found)
-    if (excludes(found.version)) throw stale()
+    if (excluded(found.version)) throw stale()
     return [found.version]
   }
 
   function stream(c: Context<Env>, after: number): Response | Promise<Response> {
     const { cursor: _, ...others } = c.req.query()
     const [unfit] = Object.keys(others)
-    if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}: that has every user.`)
+    if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every user.`)
     if (streams >= maxStreams) throw unavailableProblem('Too many streams are under way.')
     const headers = { 'Cache-Control': 'private, no-store', Vary: 'Accept' }
     if (c.req.method === 'HEAD') return answer(c, null, 200, { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE })
@@ -109,11 +112,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .post('/', validJson(NewUser), async (c) => {
       const key = idempotencyKey(c.req.header('idempotency-key'))
       const result = await store.create(c.req.valid('json'), key)
-      if (result.outcome === 'conflict') throw taken(result)
-      if (result.outcome === 'key-reused') {
-        const detail = 'This Idempotency-Key has created a user from another body.'
-        throw new Problem(422, detail, { type: ProblemType.idempotencyKeyReused })
-      }
+      if (result.outcome !== 'created') throw refusal(result)
       return json(c, result.user, 201, { ...tagged(result), Location: `/users/${result.user.id}` })
     })
 
@@ -121,7 +120,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       const { id } = c.req.valid('param')
       const found = await existing(id)
       assertOneOf(ifMatch(c.req.header('if-match')), found)
-      if (ifNoneMatch(c.req.header('if-none-match'), found.version)) {
+      if (ifNoneMatch(c.req.header('if-none-match'))?.(found.version)) {
         return answer(c, null, 304, tagged(found)) as never
       }
       return json(c, found.user, 200, tagged(found))
@@ -131,7 +130,8 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
       if (id === null) throw missing()
-      const result = changed(await store.update(id, c.req.valid('json'), versions))
+      const result = await store.update(id, c.req.valid('json'), versions)
+      if (result.outcome !== 'updated') throw refusal(result)
       return json(c, result.user, 200, tagged(result))
     })
 
@@ -145,7 +145,8 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
         assertOneOf(versions, found)
         return json(c, found.user, 200, tagged(found))
       }
-      const result = changed(await store.update(id, patch, versions))
+      const result = await store.update(id, patch, versions)
+      if (result.outcome !== 'updated') throw refusal(result)
       return json(c, result.user, 200, tagged(result))
     })
 
@@ -153,7 +154,8 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
       if (id === null) throw missing()
-      changed(await store.remove(id, versions))
+      const result = await store.remove(id, versions)
+      if (result.outcome !== 'removed') throw refusal(result)
       return answer(c, null, 204, {})
     })
 }
