@@ -3,28 +3,34 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { build } from 'esbuild'
 import { warm } from './warm.ts'
 
-rmSync('dist', { recursive: true, force: true })
-await build({
-  entryPoints: { 'users-api': 'src/main.ts' },
-  outdir: 'dist',
-  bundle: true,
-  platform: 'node',
-  target: 'node24',
-  format: 'esm',
-  minify: true,
-  sourcemap: true,
-  // Packages that are CommonJS still ask for Node's modules by `require`.
-  banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
-  // The Node adapter asks for HTTP/2, which is not served here and takes 6 ms of every start to load.
-  alias: { 'node:http2': './dev/no-http2.ts' },
-  logLevel: 'warning',
-})
-// V8's compiled code can only be taken by what is loaded after the cache was named: so a file of its own does that.
-writeFileSync(
-  'dist/main.js',
-  `import { enableCompileCache } from 'node:module'
+/** Makes `users-api.js`, the service in one file. */
+export const bundle = (outdir: string) =>
+  build({
+    entryPoints: { 'users-api': 'src/main.ts' },
+    outdir,
+    bundle: true,
+    platform: 'node',
+    target: 'node24',
+    format: 'esm',
+    minify: true,
+    sourcemap: true,
+    // Packages that are CommonJS still ask for Node's modules by `require`.
+    banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
+    // The Node adapter asks for HTTP/2, which is not served here and takes 6 ms of every start to load.
+    alias: { 'node:http2': './dev/no-http2.ts' },
+    logLevel: 'warning',
+  })
+
+if (import.meta.main) {
+  rmSync('dist', { recursive: true, force: true })
+  await bundle('dist')
+  // V8's compiled code can only be taken by what is loaded after the cache was named: so a file of its own does that.
+  writeFileSync(
+    'dist/main.js',
+    `import { enableCompileCache } from 'node:module'
 enableCompileCache(import.meta.dirname + '/cache')
 await import('./users-api.js')
 `,
-)
-await warm('dist/main.js')
+  )
+  await warm('dist/main.js')
+}
