@@ -1,10 +1,17 @@
-import { readFileSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { ConfigError, parseConfig, settings } from './config.ts'
 
 const file = (path: string) => readFileSync(new URL(path, import.meta.url), 'utf8')
+
+function passwordFile(text: string): string {
+  const folder = mkdtempSync(join(tmpdir(), 'password-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  writeFileSync(join(folder, 'password'), text)
+  return join(folder, 'password')
+}
 
 describe('the database', () => {
   test('is named by a URL', () => {
@@ -22,8 +29,7 @@ describe('the database', () => {
   })
 
   test('is named by its parts, the password from a file', () => {
-    const path = join(tmpdir(), `password-${process.pid}`)
-    writeFileSync(path, 's3cret\n')
+    const path = passwordFile('s3cret\n')
     const parts = {
       DB_HOST: 'users-db',
       DB_PORT: '5433',
@@ -39,6 +45,12 @@ describe('the database', () => {
       password: 's3cret',
       ssl: 'disable',
     })
+  })
+
+  test('DB_PASSWORD comes before DB_PASSWORD_FILE, unless it is empty', () => {
+    const DB_PASSWORD_FILE = passwordFile('of the file')
+    const password = (DB_PASSWORD: string) => parseConfig({ DB_PASSWORD, DB_PASSWORD_FILE }).database.address.password
+    expect([password('of the variable'), password('')]).toEqual(['of the variable', 'of the file'])
   })
 
   test('is PostgreSQL on this machine where nothing is said', () => {
