@@ -11,16 +11,14 @@ import { freePort, startPostgres } from '../dev/postgres.ts'
 
 const { values } = parseArgs({
   options: {
-    rounds: { type: 'string', default: '5' },
-    seconds: { type: 'string', default: '3' },
+    rounds: { type: 'string', default: '3' },
+    seconds: { type: 'string', default: '2' },
     connections: { type: 'string', default: '64' },
   },
 })
-const [rounds, duration, connections] = [values.rounds, values.seconds, values.connections].map(Number) as [
-  number,
-  number,
-  number,
-]
+const rounds = Number(values.rounds)
+const duration = Number(values.seconds)
+const connections = Number(values.connections)
 
 const USERS = 100_000
 const STREAMED_USERS = 1_000_000
@@ -50,7 +48,7 @@ async function stop({ process: server }: { process: ChildProcess }) {
   await once(server, 'exit')
 }
 
-async function cannon(url: string, endpoint: Endpoint, seconds = duration): Promise<Figure> {
+async function measure(url: string, endpoint: Endpoint, seconds = duration): Promise<Figure> {
   const result = await autocannon({
     url,
     connections,
@@ -118,7 +116,7 @@ async function stream() {
   await fill(USERS + 1, STREAMED_USERS)
   const server = await start('dist/main.js')
   const pid = server.process.pid as number
-  await cannon(server.url, 'GET /users/{id}')
+  await measure(server.url, 'GET /users/{id}')
   await sleep(1000)
   const idle = residentMB(pid)
   let peak = idle
@@ -129,9 +127,9 @@ async function stream() {
   clearInterval(watch)
   const ratios: number[] = []
   for (let round = 0; round < rounds; round++) {
-    const alone = await cannon(server.url, 'GET /users/{id}')
+    const alone = await measure(server.url, 'GET /users/{id}')
     const reading = readAll(server.url)
-    const beside = await cannon(server.url, 'GET /users/{id}')
+    const beside = await measure(server.url, 'GET /users/{id}')
     await reading
     ratios.push(beside.p99 / Math.max(alone.p99, 1))
   }
@@ -163,8 +161,8 @@ try {
       await sql`delete from users where id > ${USERS}`
       await sql`vacuum analyze users`
       const server = await start(script)
-      await cannon(server.url, 'GET /users/{id}', 1)
-      for (const endpoint of ENDPOINTS) note(name, endpoint, await cannon(server.url, endpoint))
+      await measure(server.url, 'GET /users/{id}', 1)
+      for (const endpoint of ENDPOINTS) note(name, endpoint, await measure(server.url, endpoint))
       await stop(server)
     }
     for (const endpoint of ENDPOINTS) note('postgres.js alone', endpoint, await driver(endpoint))
