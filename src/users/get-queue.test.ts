@@ -59,7 +59,7 @@ test('asks for at most 100 ids in one statement, and for each', async () => {
   expect(statements).toBe(USERS / 100)
 })
 
-test('sees what was written before it was asked', async () => {
+test('who asks after a change sees it, whoever asked before', async () => {
   const { get } = createGetQueue(db)
   const before = get(5)
   await database.sql`update users set username = 'changed', version = 2 where id = 5`

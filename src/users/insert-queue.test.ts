@@ -81,7 +81,7 @@ describe('gathered inserts', () => {
     expect(await first('select count(*)::int as n from users')).toEqual({ n: 2 })
   })
 
-  test('of two in the same moment the first wins, whichever field they share', async () => {
+  test('of rows that share a field in the same moment the first wins', async () => {
     const queue = createInsertQueue(counted)
     const z = row('zed')
     const answers = await Promise.all([
@@ -92,7 +92,7 @@ describe('gathered inserts', () => {
     expect(answers.map((answer) => answer !== undefined)).toEqual([true, false, false])
   })
 
-  test('a 201 comes only after the commit', async () => {
+  test('a row is answered only after its commit', async () => {
     const queue = createInsertQueue(db)
     await Promise.all(
       Array.from({ length: 200 }, async (_, i) => {

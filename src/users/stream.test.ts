@@ -38,7 +38,7 @@ const connections = async () => {
   return row?.n as number
 }
 
-test('has every user once, in the order of ids, and the same as a page has', async () => {
+test('a stream has every user once, in the order of ids, the same as a page has', async () => {
   const { status, headers, text } = await api.request('GET', '/users', undefined, ndjson)
   expect([status, headers.get('content-type')]).toEqual([200, 'application/x-ndjson'])
   const users = text
@@ -52,7 +52,7 @@ test('has every user once, in the order of ids, and the same as a page has', asy
   expect(JSON.parse(rest.text.slice(0, rest.text.indexOf('\n'))).id).toBe(1001)
 })
 
-test('is for those who ask for it: JSON is for the others', async () => {
+test('a stream is for those who prefer ndjson: the others get JSON', async () => {
   for (const accept of ['*/*', 'application/json', 'application/json, application/x-ndjson;q=0.5', 'text/csv']) {
     expect((await api.request('GET', '/users?limit=1', undefined, { accept })).body.users).toHaveLength(1)
   }
@@ -64,7 +64,7 @@ test('is for those who ask for it: JSON is for the others', async () => {
   expect(await connections()).toBeLessThanOrEqual(2)
 })
 
-test('stops reading the database while the client does not read, and stops for good when it hangs up', async () => {
+test('a stream stops reading the database while the client does not read, and stops for good when it hangs up', async () => {
   const before = await connections()
   const socket = connect({ port: api.port, host: '127.0.0.1' }).setEncoding('utf8')
   await once(socket, 'connect')
@@ -82,7 +82,7 @@ test('stops reading the database while the client does not read, and stops for g
   await expect.poll(connections, { timeout: 5000 }).toBe(before)
 })
 
-test('rests for most of the time while others wait for the database', async () => {
+test('a stream rests for most of the time while others wait for the database', async () => {
   const db = createDatabase({
     address: addressOf(database.url),
     applicationName: 'other',
@@ -115,7 +115,7 @@ test('rests for most of the time while others wait for the database', async () =
   await db.close(1000)
 })
 
-test('more than MAX_STREAMS at a time are turned away, and the places come back', async () => {
+test('more than MAX_STREAMS streams at a time are turned away, and the places come back', async () => {
   const sockets = [1, 2].map(() => connect(api.port, '127.0.0.1'))
   for (const socket of sockets) {
     socket.write(request)
