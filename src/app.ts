@@ -7,7 +7,7 @@ import { limitRequests, receiveBody } from './http/limits.ts'
 import { requestLog } from './http/log.ts'
 import { answerOtherMethods } from './http/methods.ts'
 import { notFound, onError } from './http/problem.ts'
-import { userPaths, userSchemas } from './users/openapi.ts'
+import { userComponents, userPaths, userSchemas } from './users/openapi.ts'
 import { userRoutes } from './users/routes.ts'
 import { PATCH_MEDIA_TYPES } from './users/schemas.ts'
 import type { UserStore } from './users/store.ts'
@@ -29,7 +29,7 @@ export function createApp({ users, log, ping, stopping, maxBodyBytes, maxRequest
   const app = new Hono<Env>()
     .use(requestLog(log))
     .route('/', health({ ping, draining: () => stopping.aborted }))
-    .route('/', openApi({ paths: userPaths, schemas: userSchemas }))
+    .route('/', openApi({ paths: userPaths, schemas: userSchemas, components: userComponents }))
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests))
     .route('/users', userRoutes(users, { maxStreams }))

@@ -2,8 +2,12 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import formats from 'ajv-formats'
 import { expect } from 'vitest'
 
-type Described = { responses: Record<string, { content?: Record<string, { schema: object }> }> }
-type Description = { paths: Record<string, Record<string, Described>> }
+type Response = { content?: Record<string, { schema: object }> }
+type Described = { responses: Record<string, Response | { $ref: string }> }
+type Description = {
+  paths: Record<string, Record<string, Described>>
+  components: { responses: Record<string, Response> }
+}
 
 /** Checks answers against the service's own description: status, media type and body must be what it says. */
 export function createContract(description: Description) {
@@ -15,12 +19,18 @@ export function createContract(description: Description) {
     pattern: new RegExp(`^${path.replace(/\{\w+\}/g, '[^/]+')}$`),
   }))
 
+  function responseOf({ responses }: Described, status: number): Response | undefined {
+    const response = responses[status]
+    if (!response || !('$ref' in response)) return response
+    return description.components.responses[response.$ref.replace(/^.*\//, '')]
+  }
+
   return function check(method: string, target: string, status: number, mediaType: string, text: string) {
     const path = paths.find(({ pattern }) => pattern.test(target.split('?')[0] ?? ''))?.path
     const operation = path && description.paths[path]?.[method === 'HEAD' ? 'get' : method.toLowerCase()]
     let schema: object = { $ref: 'openapi#/components/schemas/Problem' }
     if (operation) {
-      const response = operation.responses[status]
+      const response = responseOf(operation, status)
       expect(response, `${method} ${path} does not describe ${status}`).toBeDefined()
       const content = response?.content?.[mediaType]
       if (!response?.content || method === 'HEAD') return expect(text, 'body').toBe('')

@@ -23,6 +23,13 @@ const operations = () =>
     methods.flatMap((method) => ((item as any)[method] ? [{ path, method, ...(item as any)[method] }] : [])),
   )
 
+/** What a reference points at; all else as it is. */
+function resolved<T extends { $ref?: string }>(part: T | undefined): T | undefined {
+  let at = part?.$ref ? description : part
+  for (const key of part?.$ref?.split('/').slice(1) ?? []) at = at[key]
+  return at
+}
+
 test('is valid OpenAPI 3.1', async () => {
   const validator = new Validator()
   const { valid, errors } = await validator.validate(structuredClone(description))
@@ -59,12 +66,13 @@ test('has an example of every body, and each is valid', () => {
   ajv.addSchema(description, 'openapi')
   let examples = 0
   for (const { operationId, requestBody, responses } of operations()) {
-    const contents = [requestBody, ...Object.values(responses)].flatMap((part) => Object.entries(part?.content ?? {}))
-    for (const [type, content] of contents as [
+    const contents = [requestBody, ...Object.values(responses)].flatMap((part) =>
+      Object.entries(resolved(part)?.content ?? {}),
+    )
+    for (const [, content] of contents as [
       string,
       { schema: object; examples?: Record<string, { value: unknown }> },
     ][]) {
-      if (type === 'application/problem+json') continue
       const schema = JSON.parse(JSON.stringify(content.schema).replaceAll('"#/', '"openapi#/'))
       expect(content.examples, operationId).toBeDefined()
       for (const { value } of Object.values(content.examples ?? {})) {
@@ -73,7 +81,7 @@ test('has an example of every body, and each is valid', () => {
       }
     }
   }
-  expect(examples).toBeGreaterThan(8)
+  expect(examples).toBeGreaterThan(50)
 })
 
 test('has an example of every parameter, and the service takes it', async () => {
@@ -83,7 +91,7 @@ test('has an example of every parameter, and the service takes it', async () => 
     for (const { in: place, name, example: given, schema } of [
       ...(description.paths[path].parameters ?? []),
       ...parameters,
-    ]) {
+    ].map(resolved)) {
       expect(new Ajv2020({ strict: false, formats: { int64: true } }).validate(schema, given), name).toBe(true)
       const target = path.replace('{id}', place === 'path' ? given : '1')
       const query = place === 'query' ? `?${new URLSearchParams({ [name]: given })}` : ''
@@ -96,10 +104,22 @@ test('has an example of every parameter, and the service takes it', async () => 
   expect(examples).toBeGreaterThan(8)
 })
 
+test('uses every component, and has each that it points at', () => {
+  const text = JSON.stringify(description)
+  const used = new Set([...text.matchAll(/"#\/components\/([^"]+)"/g)].map(([, name]) => name))
+  const named = Object.entries(description.components).flatMap(([kind, parts]) =>
+    Object.keys(parts as object).map((name) => `${kind}/${name}`),
+  )
+  expect([...used].sort()).toEqual(named.sort())
+})
+
 test('says what the schemas say', () => {
   const { NewUser, User, Problem } = description.components.schemas
   expect(NewUser).toMatchObject({ required: ['username', 'email'], additionalProperties: false })
   expect(NewUser.properties.username).toMatchObject({ type: 'string', minLength: 1, maxLength: 80 })
   expect(User.properties.id).toMatchObject({ type: 'integer', minimum: 1, maximum: Number.MAX_SAFE_INTEGER })
+  expect(User.properties.createdAt).toMatchObject({ type: 'string', format: 'date-time' })
+  expect(Problem.properties.status).toMatchObject({ minimum: 400, maximum: 599 })
+  expect(Problem.properties.type.enum).toContain('urn:problem-type:conflict')
   expect(Problem.required).toEqual(['type', 'title', 'status', 'detail', 'instance', 'requestId'])
 })

@@ -1,3 +1,4 @@
+import { STATUS_CODES } from 'node:http'
 import { Hono } from 'hono'
 import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
@@ -11,40 +12,95 @@ export type OpenApiOptions = {
   paths: JsonObject
   /** What requests and answers hold, by the name in the description. */
   schemas: { input: Record<string, z.ZodType>; output: Record<string, z.ZodType> }
+  /** What operations share, by the name in the description. */
+  components: { responses: JsonObject; headers: JsonObject; parameters: JsonObject }
 }
 
-/** Points at a schema by its name. */
-export const schemaRef = (name: string) => ({ $ref: `#/components/schemas/${name}` })
-
-/** An answer whose body is problem details. */
-export const problemOf = (description: string, headers: JsonObject = {}) => ({
-  description,
-  headers: { ...commonHeaders, ...headers },
-  content: { [PROBLEM_MEDIA_TYPE]: { schema: schemaRef('Problem') } },
+/** Points at a component by its name. */
+export const ref = (kind: 'schemas' | 'responses' | 'headers' | 'parameters', name: string) => ({
+  $ref: `#/components/${kind}/${name}`,
 })
 
 /** What every answer carries. */
-export const commonHeaders = {
-  'X-Request-Id': { description: "The request's own X-Request-Id, or a new one.", schema: { type: 'string' } },
+export const commonHeaders = { 'X-Request-Id': ref('headers', 'RequestId') }
+
+const INSTANCE = '/users/1'
+const REQUEST_ID = '5f0c9a1e-8f5e-4c0e-9d55-2b7a3f1c6d90'
+
+type ProblemExample = Pick<z.input<typeof ProblemDetails>, 'detail'> & Partial<z.input<typeof ProblemDetails>>
+
+/** An answer whose body is problem details; the examples give what is not the same in all of them. */
+export const problemOf = (
+  status: number,
+  description: string,
+  examples: Record<string, ProblemExample>,
+  headers: JsonObject = {},
+) => ({
+  description,
+  headers: { ...commonHeaders, ...headers },
+  content: {
+    [PROBLEM_MEDIA_TYPE]: {
+      schema: ref('schemas', 'Problem'),
+      examples: Object.fromEntries(
+        Object.entries(examples).map(([name, { type = 'about:blank', detail, instance = INSTANCE, ...rest }]) => [
+          name,
+          { value: { type, title: STATUS_CODES[status], status, detail, instance, requestId: REQUEST_ID, ...rest } },
+        ]),
+      ),
+    },
+  },
+})
+
+const responses = {
+  BadRequest: problemOf(400, 'The request line, the headers, the path, the query or the body cannot be parsed.', {
+    query: { detail: 'limit must be a whole number from 1 to 1000', instance: '/users' },
+  }),
+  RequestTimeout: problemOf(408, 'The request did not arrive in time.', {
+    slow: { detail: 'The request did not arrive in time.', instance: '' },
+  }),
+  ExpectationFailed: problemOf(417, 'The request expects something other than 100-continue.', {
+    expectation: { detail: 'The only expectation that can be met is 100-continue.' },
+  }),
+  HeadersTooLarge: problemOf(431, 'The headers are too large.', {
+    headers: { detail: 'The headers must have at most 16384 bytes.', instance: '' },
+  }),
+  InternalError: problemOf(500, 'A fault of the service.', {
+    fault: { detail: "Internal error. The server's log has details under this requestId." },
+  }),
+  NotImplemented: problemOf(501, 'The body has a transfer coding other than chunked.', {
+    coding: { detail: 'The only transfer coding that can be read is chunked.' },
+  }),
+  Unavailable: problemOf(
+    503,
+    'The database or this process cannot take the request now.',
+    {
+      database: { detail: 'The database cannot take this request now.' },
+      busy: { detail: 'Too many requests are under way.' },
+    },
+    { 'Retry-After': ref('headers', 'RetryAfter') },
+  ),
 }
 
-const retryAfter = { 'Retry-After': { description: 'Seconds to wait.', schema: { type: 'integer' } } }
+const headers = {
+  RequestId: { description: "The request's own X-Request-Id, or a new one.", schema: { type: 'string' } },
+  RetryAfter: { description: 'Seconds to wait before the next attempt.', schema: { type: 'integer' } },
+}
 
 /** The problems that any request can meet. */
 export const commonProblems = {
-  400: problemOf('What cannot be parsed: the request line, headers, path, query or body.'),
-  408: problemOf('The request did not arrive in time.'),
-  417: problemOf('The request expects something other than 100-continue.'),
-  431: problemOf('The headers are too large.'),
-  500: problemOf('A fault of the service.'),
-  501: problemOf('The body has a transfer coding other than chunked.'),
-  503: problemOf('The database or this process cannot take the request now.', retryAfter),
+  400: ref('responses', 'BadRequest'),
+  408: ref('responses', 'RequestTimeout'),
+  417: ref('responses', 'ExpectationFailed'),
+  431: ref('responses', 'HeadersTooLarge'),
+  500: ref('responses', 'InternalError'),
+  501: ref('responses', 'NotImplemented'),
+  503: ref('responses', 'Unavailable'),
 }
 
 function jsonSchemas(named: Record<string, z.ZodType>, io: 'input' | 'output') {
   const registry = z.registry<{ id: string }>()
   for (const [id, schema] of Object.entries(named)) registry.add(schema, { id })
-  const { schemas } = z.toJSONSchema(registry, { io, uri: (id) => schemaRef(id).$ref })
+  const { schemas } = z.toJSONSchema(registry, { io, uri: (id) => ref('schemas', id).$ref })
   return Object.fromEntries(Object.entries(schemas).map(([id, { $id, $schema, id: _, ...schema }]) => [id, schema]))
 }
 
@@ -69,28 +125,40 @@ const statusPath = (operationId: string, summary: string, problems: JsonObject) 
   },
 })
 
+const DESCRIPTION = `${packageJson.description}.
+
+Errors are problem details (RFC 9457). A user's version is its ETag: \`If-Match\` makes a change conditional, and
+\`If-None-Match\` spares sending what the caller has (RFC 9110). There is no authentication: whoever can reach the
+service can use it.`
+
 /** The OpenAPI 3.1 description of the service, from the schemas that validate. */
-export function describe({ paths, schemas }: OpenApiOptions) {
+export function describe({ paths, schemas, components }: OpenApiOptions) {
   const { 503: unavailable, ...problems } = commonProblems
   return {
     openapi: '3.1.1',
     info: {
       title: packageJson.name,
       version: packageJson.version,
-      description: packageJson.description,
+      description: DESCRIPTION,
       license: { name: packageJson.license, identifier: packageJson.license },
     },
     servers: [{ url: '/' }],
     paths: {
       ...paths,
-      '/livez': statusPath('livez', 'Is the process alive?', problems),
-      '/readyz': statusPath('readyz', 'Can it serve: does the database answer?', { ...problems, 503: unavailable }),
+      '/livez': statusPath('livez', 'Tell whether the process is alive', problems),
+      '/readyz': statusPath('readyz', 'Tell whether the service can take requests: whether its database answers', {
+        ...problems,
+        503: unavailable,
+      }),
     },
     components: {
       schemas: {
         ...jsonSchemas(schemas.input, 'input'),
         ...jsonSchemas({ ...schemas.output, Problem: ProblemDetails }, 'output'),
       },
+      responses: { ...responses, ...components.responses },
+      headers: { ...headers, ...components.headers },
+      parameters: components.parameters,
     },
   }
 }

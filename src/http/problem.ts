@@ -9,14 +9,21 @@ import type { Env } from './env.ts'
 /** One thing that is wrong with a body: where (JSON Pointer, RFC 6901) and what. */
 export type Fault = { pointer: string; detail: string }
 
+/** The names of problems that a program may want to tell apart although their status is the same. */
+export const ProblemType = {
+  validation: 'urn:problem-type:validation',
+  conflict: 'urn:problem-type:conflict',
+  idempotencyKeyReused: 'urn:problem-type:idempotency-key-reused',
+} as const
+
 /** Problem details (RFC 9457): what every error's body holds. */
 export const ProblemDetails = z
   .object({
     type: z
-      .string()
+      .enum(['about:blank', ...Object.values(ProblemType)])
       .meta({ description: 'about:blank where the status says it all, else a name that programs can rely on.' }),
     title: z.string(),
-    status: z.int(),
+    status: z.int().min(400).max(599),
     detail: z.string(),
     instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
     requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
@@ -26,13 +33,6 @@ export const ProblemDetails = z
   })
   .meta({ id: 'Problem', description: 'Problem details (RFC 9457).' })
 type ProblemDetails = z.output<typeof ProblemDetails>
-
-/** The names of problems that a program may want to tell apart although their status is the same. */
-export const ProblemType = {
-  validation: 'urn:problem-type:validation',
-  conflict: 'urn:problem-type:conflict',
-  idempotencyKeyReused: 'urn:problem-type:idempotency-key-reused',
-} as const
 
 export type ProblemOptions = {
   type?: (typeof ProblemType)[keyof typeof ProblemType]

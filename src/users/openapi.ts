@@ -1,7 +1,9 @@
-import { commonHeaders, commonProblems, problemOf, schemaRef } from '../http/docs.ts'
+import { commonHeaders, commonProblems, problemOf, ref } from '../http/docs.ts'
 import { NDJSON_MEDIA_TYPE } from '../http/ndjson.ts'
+import { ProblemType } from '../http/problem.ts'
 import { encodeCursor } from './cursor.ts'
 import { LIMIT_DEFAULT, LIMIT_MAX, NewUser, PATCH_MEDIA_TYPES, User, UserPage, UserPatch } from './schemas.ts'
+import { MAX_ID } from './table.ts'
 
 export const userSchemas = { input: { NewUser, UserPatch }, output: { User, UserPage } }
 
@@ -12,50 +14,95 @@ const alice = {
   createdAt: '2026-01-02T03:04:05.678Z',
   updatedAt: '2026-01-02T03:04:05.678Z',
 }
-const newAlice = { username: 'Alice', email: 'alice@example.com' }
+const newAlice = { username: alice.username, email: alice.email }
 
-const json = (name: string, value: unknown) => ({
-  'application/json': { schema: schemaRef(name), examples: { example: { value } } },
-})
+const content = (mediaTypes: readonly string[], schema: string, value: unknown) =>
+  Object.fromEntries(
+    mediaTypes.map((type) => [type, { schema: ref('schemas', schema), examples: { example: { value } } }]),
+  )
+const json = (schema: string, value: unknown) => content(['application/json'], schema, value)
 const header = (description: string, example: string) => ({ description, schema: { type: 'string' }, example })
-const etag = { ETag: header("The user's version.", '"1"') }
+const etag = { ETag: ref('headers', 'ETag') }
 const user = (description: string, headers: Record<string, unknown> = {}) => ({
   description,
   headers: { ...commonHeaders, ...etag, ...headers },
   content: json('User', alice),
 })
-const headerParameter = (name: string, description: string, example: string) => ({
+const parameter = (place: 'header' | 'query', name: string, description: string, schema: object, example: unknown) => ({
   name,
-  in: 'header',
-  description,
-  schema: { type: 'string' },
-  example,
-})
-const queryParameter = (name: string, description: string, schema: object, example: unknown) => ({
-  name,
-  in: 'query',
+  in: place,
   description,
   schema,
   example,
 })
+const string = { type: 'string' }
 
-const id = {
-  name: 'id',
-  in: 'path',
-  required: true,
-  schema: { type: 'integer', format: 'int64', minimum: 1 },
-  example: 1,
+const validation = {
+  type: ProblemType.validation,
+  detail: 'email must be an email address',
+  errors: [{ pointer: '/email', detail: 'must be an email address' }],
 }
-const ifMatch = headerParameter('If-Match', 'Only if the user is at this version still (RFC 9110).', '"1"')
-const ifNoneMatch = headerParameter('If-None-Match', 'Only if the user is no longer at this version.', '"1"')
+const keyReused = {
+  type: ProblemType.idempotencyKeyReused,
+  detail: 'This Idempotency-Key has already created a user from another body.',
+  instance: '/users',
+}
 
-const tooLarge = problemOf('The body is too large.')
-const unsupported = problemOf('The body is of another media type.')
-const invalid = problemOf('The body breaks a rule: `errors` points at each fault.')
-const conflict = problemOf('Another user has this username or email: `errors` says which.')
-const notFound = problemOf('There is no such user.')
-const stale = problemOf('The user is not, or no longer, at the version that If-Match names.')
-const bodyProblems = { 413: tooLarge, 415: unsupported, 422: invalid }
+/** What the operations share. */
+export const userComponents = {
+  parameters: {
+    UserId: {
+      name: 'id',
+      in: 'path',
+      required: true,
+      schema: { type: 'integer', format: 'int64', minimum: 1, maximum: MAX_ID },
+      example: 1,
+    },
+    IfMatch: parameter('header', 'If-Match', 'Only if the user is still at one of these versions.', string, '"1"'),
+    IfNoneMatch: parameter('header', 'If-None-Match', 'Only if the user is at none of these versions.', string, '"2"'),
+  },
+  headers: { ETag: header("The user's version.", '"1"') },
+  responses: {
+    UserNotFound: problemOf(404, 'There is no user with this id.', {
+      missing: { detail: 'There is no user with this id.' },
+    }),
+    UserConflict: problemOf(409, 'Another user has this username or email: `errors` says which.', {
+      taken: {
+        type: ProblemType.conflict,
+        detail: 'Another user has this email.',
+        errors: [{ pointer: '/email', detail: 'is taken by another user' }],
+      },
+    }),
+    PreconditionFailed: problemOf(412, "The user's version does not meet If-Match, or If-None-Match on a change.", {
+      stale: { detail: "The user's version does not meet the condition of the request." },
+    }),
+    BodyTooLarge: problemOf(413, 'The body is too large.', {
+      large: { detail: 'The body must have at most 1048576 bytes.' },
+    }),
+    UnsupportedMediaType: problemOf(415, 'The body is of another media type, in another charset or compressed.', {
+      type: { detail: 'The body must be application/json in UTF-8.' },
+    }),
+    InvalidUser: problemOf(422, 'The body breaks a rule: `errors` points at each fault.', { validation }),
+    UserNotCreated: problemOf(
+      422,
+      'The body breaks a rule: `errors` points at each fault. Or the Idempotency-Key was used with another body: `type` tells.',
+      { validation: { ...validation, instance: '/users' }, keyReused },
+    ),
+  },
+}
+
+const bodyProblems = {
+  413: ref('responses', 'BodyTooLarge'),
+  415: ref('responses', 'UnsupportedMediaType'),
+  422: ref('responses', 'InvalidUser'),
+}
+const changeProblems = {
+  404: ref('responses', 'UserNotFound'),
+  412: ref('responses', 'PreconditionFailed'),
+  ...commonProblems,
+}
+const conflict = ref('responses', 'UserConflict')
+const conditions = [ref('parameters', 'IfMatch'), ref('parameters', 'IfNoneMatch')]
 const tags = ['users']
 
 /** What the description says of the routes in routes.ts. */
@@ -63,30 +110,29 @@ export const userPaths = {
   '/users': {
     get: {
       operationId: 'listUsers',
-      summary: 'List users by id, a page at a time, or look one up',
+      summary: 'List users by id, one page at a time, or look one up',
+      description: `With \`Accept: ${NDJSON_MEDIA_TYPE}\` the answer is a stream of all users, or of those after \`cursor\`, one JSON object per line; no other parameter goes with it. If it fails half-way, a problem is its last line.`,
       tags,
       parameters: [
-        queryParameter(
+        parameter(
+          'query',
           'limit',
-          'Users a page.',
+          'Users per page.',
           { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT },
           10,
         ),
-        queryParameter('cursor', '`next` of the page before.', { type: 'string' }, encodeCursor(10)),
-        queryParameter('username', 'Only the user of this name, whatever its case.', { type: 'string' }, 'Alice'),
-        queryParameter('email', 'Only the user of this address, whatever its case.', { type: 'string' }, alice.email),
+        parameter('query', 'cursor', '`next` of the previous page.', string, encodeCursor(10)),
+        parameter('query', 'username', 'Only the user with this name, whatever its case.', string, alice.username),
+        parameter('query', 'email', 'Only the user with this address, whatever its case.', string, alice.email),
       ],
       responses: {
         200: {
-          description: 'A page of users.',
+          description: 'A page of users; or all of them, as a stream.',
           headers: { ...commonHeaders, Link: header('The next page (RFC 8288).', '</users?cursor=...>; rel="next"') },
           content: {
             ...json('UserPage', { users: [alice], next: null }),
             [NDJSON_MEDIA_TYPE]: {
-              schema: {
-                type: 'string',
-                description: 'Every user, one JSON object a line; a problem as the last if it fails.',
-              },
+              schema: { type: 'string', description: 'One JSON object per line.' },
               examples: { example: { value: `${JSON.stringify(alice)}\n` } },
             },
           },
@@ -99,9 +145,11 @@ export const userPaths = {
       summary: 'Create a user',
       tags,
       parameters: [
-        headerParameter(
+        parameter(
+          'header',
           'Idempotency-Key',
           'Makes a retry safe: the same key and body get the same answer for as long as the user exists.',
+          { type: 'string', minLength: 1, maxLength: 255, pattern: '^[!-~]+$' },
           '9f8e7d6c',
         ),
       ],
@@ -110,74 +158,52 @@ export const userPaths = {
         201: user('Created.', { Location: header('Where the user is.', '/users/1') }),
         409: conflict,
         ...bodyProblems,
+        422: ref('responses', 'UserNotCreated'),
         ...commonProblems,
       },
     },
   },
   '/users/{id}': {
-    parameters: [id],
+    parameters: [ref('parameters', 'UserId')],
     get: {
       operationId: 'getUser',
       summary: 'Get a user',
       tags,
-      parameters: [ifNoneMatch, ifMatch],
+      parameters: conditions,
       responses: {
         200: user('The user.'),
         304: { description: 'The caller has this version.', headers: { ...commonHeaders, ...etag } },
-        404: notFound,
-        412: stale,
-        ...commonProblems,
+        ...changeProblems,
       },
     },
     put: {
       operationId: 'replaceUser',
       summary: "Replace a user's username and email",
       tags,
-      parameters: [ifMatch, ifNoneMatch],
+      parameters: conditions,
       requestBody: { required: true, content: json('NewUser', newAlice) },
-      responses: {
-        200: user('Replaced.'),
-        404: notFound,
-        409: conflict,
-        412: stale,
-        ...bodyProblems,
-        ...commonProblems,
-      },
+      responses: { 200: user('Replaced.'), 409: conflict, ...bodyProblems, ...changeProblems },
     },
     patch: {
       operationId: 'patchUser',
-      summary: "Change a user's username, email or both, by JSON merge patch (RFC 7396)",
+      summary: "Change a user's username, email or both",
+      description: 'The body is a JSON merge patch (RFC 7396).',
       tags,
-      parameters: [ifMatch, ifNoneMatch],
-      requestBody: {
-        required: true,
-        content: Object.fromEntries(
-          PATCH_MEDIA_TYPES.map((type) => [
-            type,
-            { schema: schemaRef('UserPatch'), examples: { email: { value: { email: alice.email } } } },
-          ]),
-        ),
-      },
+      parameters: conditions,
+      requestBody: { required: true, content: content(PATCH_MEDIA_TYPES, 'UserPatch', { email: alice.email }) },
       responses: {
-        200: user('Changed; or as it was, for an empty patch.'),
-        404: notFound,
+        200: user('Changed; or unchanged, if the patch is empty.'),
         409: conflict,
-        412: stale,
         ...bodyProblems,
-        ...commonProblems,
+        ...changeProblems,
       },
     },
     delete: {
       operationId: 'deleteUser',
       summary: 'Delete a user',
       tags,
-      parameters: [ifMatch, ifNoneMatch],
-      responses: {
-        204: { description: 'Deleted.', headers: commonHeaders },
-        404: notFound,
-        412: stale,
-        ...commonProblems,
-      },
+      parameters: conditions,
+      responses: { 204: { description: 'Deleted.', headers: commonHeaders }, ...changeProblems },
     },
   },
 }
