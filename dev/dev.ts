@@ -1,6 +1,7 @@
 // `npm run dev`: PostgreSQL, its migrations, and the API that starts again when a source changes.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { ConfigError, parseConfig } from '../src/config.ts'
@@ -49,6 +50,7 @@ async function serve(env: NodeJS.ProcessEnv) {
 }
 
 async function dev() {
+  if (existsSync('.env')) process.loadEnvFile()
   const { server } = parseConfig(process.env)
   const port = server.port || (await freePort())
   await assertFree(port, server.host)
