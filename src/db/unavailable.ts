@@ -26,11 +26,11 @@ export class DatabaseUnavailable extends Error {
 }
 
 /**
- * SQLSTATEs that pass by themselves: connection (08), transaction rollback (40), resources (53), object not in
+ * SQLSTATEs of transient conditions: connection (08), transaction rollback (40), resources (53), object not in
  * the needed state (55), operator intervention (57), system error (58), and a read-only transaction, as on a
  * primary that was demoted (25006). PostgreSQL, appendix A.
  */
-const PASSING = /^(08|40|53|55|57|58|25006)/
+const TRANSIENT = /^(08|40|53|55|57|58|25006)/
 /** Of these, those that end the session, and with it all that is on the connection. */
 const ENDING = /^(08|57P0)/
 
@@ -38,7 +38,7 @@ const ENDING = /^(08|57P0)/
 export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   if (error instanceof DatabaseUnavailable) return error
   if (error instanceof postgres.PostgresError) {
-    if (!PASSING.test(error.code)) return undefined
+    if (!TRANSIENT.test(error.code)) return undefined
     return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''

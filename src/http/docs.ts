@@ -101,7 +101,7 @@ function jsonSchemas(named: Record<string, z.ZodType>, io: 'input' | 'output') {
   const registry = z.registry<{ id: string }>()
   for (const [id, schema] of Object.entries(named)) registry.add(schema, { id })
   const { schemas } = z.toJSONSchema(registry, { io, uri: (id) => ref('schemas', id).$ref })
-  return Object.fromEntries(Object.entries(schemas).map(([id, { $id, $schema, id: _, ...schema }]) => [id, schema]))
+  return Object.fromEntries(Object.entries(schemas).map(([id, { $id, $schema, ...schema }]) => [id, schema]))
 }
 
 const statusPath = (operationId: string, summary: string, problems: JsonObject) => ({
@@ -111,7 +111,7 @@ const statusPath = (operationId: string, summary: string, problems: JsonObject) 
     tags: ['health'],
     responses: {
       200: {
-        description: 'Yes.',
+        description: 'It is.',
         headers: commonHeaders,
         content: {
           'application/json': {
@@ -145,11 +145,15 @@ export function describe({ paths, schemas, components }: OpenApiOptions) {
     servers: [{ url: '/' }],
     paths: {
       ...paths,
-      '/livez': statusPath('livez', 'Tell whether the process is alive', problems),
-      '/readyz': statusPath('readyz', 'Tell whether the service can take requests: whether its database answers', {
-        ...problems,
-        503: unavailable,
-      }),
+      '/livez': statusPath('getLiveness', 'Tell whether the process is alive', problems),
+      '/readyz': statusPath(
+        'getReadiness',
+        'Tell whether the service can take requests: whether its database answers',
+        {
+          ...problems,
+          503: unavailable,
+        },
+      ),
     },
     components: {
       schemas: {

@@ -31,7 +31,7 @@ export const ProblemDetails = z
       .array(z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }))
       .optional(),
   })
-  .meta({ id: 'Problem', description: 'Problem details (RFC 9457).' })
+  .meta({ description: 'Problem details (RFC 9457).' })
 type ProblemDetails = z.output<typeof ProblemDetails>
 
 export type ProblemOptions = {

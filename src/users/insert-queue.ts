@@ -1,9 +1,8 @@
-import { sql } from 'drizzle-orm'
 import type { Database } from '../db/client.ts'
-import { arrayText, prepare, rfc3339 } from '../db/statement.ts'
+import { arrayText, rfc3339 } from '../db/statement.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import type { NewUser } from './schemas.ts'
-import { users } from './table.ts'
+import { statements } from './statements.ts'
 
 export type NewRow = NewUser & { key: string | null; hash: string | null }
 export type Inserted = { id: number; createdAt: string }
@@ -17,18 +16,10 @@ type Entry = {
   reject(error: unknown): void
 }
 
-/** Rows a statement inserts at most: long enough to share a commit, short enough to hold no lane for long. */
+/** Rows a statement inserts at most: long enough to share a commit, short enough to hold no connection for long. */
 const BATCH_MAX = 200
-/** Statements under way at a time: while they wait for the disk, the next rows gather. */
+/** Statements under way at a time: the next batch collects while these commit. */
 const IN_FLIGHT_MAX = 2
-
-const { placeholder } = sql
-// Rows go in by username, so that two statements that meet take their keys in one order.
-const insert = prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(sql`
-  insert into ${users} (username, email, idempotency_key, idempotency_hash)
-  select * from unnest(${placeholder('usernames')}::text[], ${placeholder('emails')}::text[], ${placeholder('keys')}::text[], ${placeholder('hashes')}::text[])
-  on conflict do nothing
-  returning ${users.id}, ${users.username}, ${users.createdAt}`)
 
 /** As PostgreSQL folds them, but for rare letters: those it finds in one statement itself. */
 const foldedOf = (value: string) => value.normalize('NFD').toUpperCase().toLowerCase().normalize('NFC')
@@ -43,7 +34,7 @@ export function createInsertQueue(db: Database) {
   let inFlight = 0
   let scheduled = false
   /** The keys of the rows in flight. */
-  const flying = new Set<string>()
+  const inFlightKeys = new Set<string>()
 
   /** The next rows that share no key with each other or with those in flight, as they came; the others stay. */
   function nextBatch(): Entry[] {
@@ -51,7 +42,7 @@ export function createInsertQueue(db: Database) {
     const left: Entry[] = []
     const taken = new Set<string>()
     for (const entry of waiting) {
-      const stays = batch.length === BATCH_MAX || entry.keys.some((key) => flying.has(key) || taken.has(key))
+      const stays = batch.length === BATCH_MAX || entry.keys.some((key) => inFlightKeys.has(key) || taken.has(key))
       ;(stays ? left : batch).push(entry)
       for (const key of entry.keys) taken.add(key)
     }
@@ -67,7 +58,7 @@ export function createInsertQueue(db: Database) {
       keys: arrayText(rows.map((row) => row.key)),
       hashes: arrayText(rows.map((row) => row.hash)),
     }
-    const inserted = await insert(db.write, values, batch[0]?.since)
+    const inserted = await statements.insert(db.write, values, batch[0]?.since)
     const answers = new Map<unknown, Inserted>()
     for (const [id, username, createdAt] of inserted) {
       answers.set(username, { id: Number(id), createdAt: rfc3339(createdAt as string) })
@@ -77,28 +68,28 @@ export function createInsertQueue(db: Database) {
 
   /** Answers its caller and lets those go who wait for its keys. */
   function settle({ keys }: Entry, answer: () => void) {
-    for (const key of keys) flying.delete(key)
+    for (const key of keys) inFlightKeys.delete(key)
     answer()
     schedule()
   }
 
   /** Whether one row may have failed them all, by a rule or a lock: none was inserted, so each may go by itself. */
-  const oneMayHaveSpoiltIt = (error: unknown) => !(error instanceof DatabaseUnavailable) || error.isOfRow
+  const mayBeOneRowsFault = (error: unknown) => !(error instanceof DatabaseUnavailable) || error.isOfRow
 
   function failed(batch: Entry[], error: unknown) {
-    if (batch.length > 1 && oneMayHaveSpoiltIt(error)) {
+    if (batch.length > 1 && mayBeOneRowsFault(error)) {
       for (const entry of batch) void send([entry]).catch((reason) => failed([entry], reason))
     } else {
       for (const entry of batch) settle(entry, () => entry.reject(error))
     }
   }
 
-  function pump() {
+  function sendWaiting() {
     scheduled = false
     while (inFlight < IN_FLIGHT_MAX) {
       const batch = nextBatch()
       if (batch.length === 0) return
-      for (const key of batch.flatMap((entry) => entry.keys)) flying.add(key)
+      for (const key of batch.flatMap((entry) => entry.keys)) inFlightKeys.add(key)
       inFlight++
       void send(batch)
         .catch((error) => failed(batch, error))
@@ -113,7 +104,7 @@ export function createInsertQueue(db: Database) {
   function schedule() {
     if (scheduled || waiting.length === 0) return
     scheduled = true
-    setImmediate(pump)
+    setImmediate(sendWaiting)
   }
 
   return {

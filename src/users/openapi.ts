@@ -77,7 +77,7 @@ export const userComponents = {
       stale: { detail: "The user's version does not meet the condition of the request." },
     }),
     BodyTooLarge: problemOf(413, 'The body is too large.', {
-      large: { detail: 'The body must have at most 1048576 bytes.' },
+      large: { detail: 'The body must have at most 262144 bytes.' },
     }),
     UnsupportedMediaType: problemOf(415, 'The body is of another media type, in another charset or compressed.', {
       type: { detail: 'The body must be application/json in UTF-8.' },

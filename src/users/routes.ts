@@ -66,8 +66,8 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     }
   }
 
-  async function existing(id: number | null): Promise<StoredUser> {
-    const found = id === null ? undefined : await store.get(id)
+  async function existing(id: number): Promise<StoredUser> {
+    const found = await store.get(id)
     if (!found) throw missing()
     return found
   }
@@ -76,7 +76,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
    * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is compared
    * with the present version, and the change then bound to that.
    */
-  async function conditions(c: Context<Env>, id: number | null): Promise<Versions> {
+  async function conditions(c: Context<Env>, id: number): Promise<Versions> {
     const versions = ifMatch(c.req.header('if-match'))
     const excluded = ifNoneMatch(c.req.header('if-none-match'))
     if (!excluded) return versions
@@ -129,7 +129,6 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .put('/:id', valid('param', UserId), validJson(NewUser), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
-      if (id === null) throw missing()
       const result = await store.update(id, c.req.valid('json'), versions)
       if (result.outcome !== 'updated') throw refusal(result)
       return json(c, result.user, 200, tagged(result))
@@ -138,7 +137,6 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .patch('/:id', valid('param', UserId), validJson(UserPatch, PATCH_MEDIA_TYPES), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
-      if (id === null) throw missing()
       const patch = c.req.valid('json')
       if (patch.username === undefined && patch.email === undefined) {
         const found = await existing(id)
@@ -153,7 +151,6 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .delete('/:id', valid('param', UserId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
-      if (id === null) throw missing()
       const result = await store.remove(id, versions)
       if (result.outcome !== 'removed') throw refusal(result)
       return answer(c, null, 204, {})

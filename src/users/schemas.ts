@@ -54,12 +54,12 @@ const email = text
 const body = { error: 'must be a JSON object' }
 
 /** The body of POST and PUT. */
-export const NewUser = z.strictObject({ username, email }, body).meta({ id: 'NewUser' })
+export const NewUser = z.strictObject({ username, email }, body)
 
 /** The body of PATCH: a JSON merge patch (RFC 7396). Neither member can be removed, so `null` is refused. */
 export const UserPatch = z
   .strictObject({ username: username.optional(), email: email.optional() }, body)
-  .meta({ id: 'UserPatch', description: 'A JSON merge patch (RFC 7396).' })
+  .meta({ description: 'A JSON merge patch (RFC 7396).' })
 
 /** What it may be sent as. */
 export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
@@ -70,33 +70,32 @@ const time = z.string().meta({
   examples: ['2026-01-02T03:04:05.678Z'],
 })
 
-export const User = z
-  .object({
-    id: z
-      .int()
-      .min(1)
-      .max(MAX_ID)
-      .meta({ examples: [1] }),
-    username,
-    email,
-    createdAt: time,
-    updatedAt: time,
-  })
-  .meta({ id: 'User' })
+export const User = z.object({
+  id: z
+    .int()
+    .min(1)
+    .max(MAX_ID)
+    .meta({ examples: [1] }),
+  username,
+  email,
+  createdAt: time,
+  updatedAt: time,
+})
 
-export const UserPage = z
-  .object({
-    users: z.array(User),
-    next: z.string().nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
-  })
-  .meta({ id: 'UserPage' })
+export const UserPage = z.object({
+  users: z.array(User),
+  next: z.string().nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
+})
 
-/** `/users/{id}`: an id in its one decimal form. One that no row can have passes, as null, and is simply not found. */
+/** No user has it: identities begin at 1. */
+const NO_ID = 0
+
+/** `/users/{id}`: an id in its one decimal form. One beyond the column's range passes, and is simply not found. */
 export const UserId = z.object({
   id: z
     .string()
     .regex(/^[1-9][0-9]*$/, 'must be a positive whole number')
-    .transform((id) => (Number.isSafeInteger(Number(id)) ? Number(id) : null)),
+    .transform((id) => (Number(id) <= MAX_ID ? Number(id) : NO_ID)),
 })
 
 const once = (what: string) => z.string({ error: `must be given once, as ${what}` })

@@ -80,7 +80,7 @@ function jsonLines() {
 
 const is = (field: Field) => sql`${folded(users[field])} = ${folded(placeholder(field))}`
 
-/** Every statement on users but the gathered insert; each is prepared once, by name, and lists its columns. */
+/** Every statement on users; each is prepared once, by name, and lists its columns. */
 export const statements = {
   get: prepare<'id'>(
     builder
@@ -101,6 +101,12 @@ export const statements = {
   ),
   listByEmail: prepare<'after' | 'limit' | 'email'>(page(is('email'))),
   lines: prepare<'after' | 'limit'>(jsonLines()),
+  /** Many users at once; by username, so that two statements that meet take their keys in one order. */
+  insert: prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(sql`
+    insert into ${users} (username, email, idempotency_key, idempotency_hash)
+    select * from unnest(${placeholder('usernames')}::text[], ${placeholder('emails')}::text[], ${placeholder('keys')}::text[], ${placeholder('hashes')}::text[])
+    on conflict do nothing
+    returning ${users.id}, ${users.username}, ${users.createdAt}`),
   update: prepare<'id' | 'versions' | Field>(
     builder
       .update(users)
