@@ -34,9 +34,9 @@ const newUser = () => {
   return { username: name, email: `${name}@example.com` }
 }
 
-async function start(script: string): Promise<{ process: ChildProcess; url: string }> {
+async function start(script: string, settings = {}): Promise<{ process: ChildProcess; url: string }> {
   const port = await freePort()
-  const env = { ...process.env, DATABASE_URL: pg.url, PORT: String(port), DRAIN_DELAY_MS: '0' }
+  const env = { ...process.env, DATABASE_URL: pg.url, PORT: String(port), DRAIN_DELAY_MS: '0', ...settings }
   const server = spawn(process.execPath, [script], { env, stdio: ['ignore', 'ignore', 'inherit'] })
   const url = `http://127.0.0.1:${port}`
   while (!(await fetch(`${url}/users/1`).catch(() => undefined))?.ok) await sleep(20)
@@ -48,24 +48,22 @@ async function stop({ process: server }: { process: ChildProcess }) {
   await once(server, 'exit')
 }
 
-async function measure(url: string, endpoint: Endpoint, seconds = duration): Promise<Figure> {
-  const result = await autocannon({
-    url,
-    connections,
-    duration: seconds,
-    requests: [
-      endpoint === 'POST /users'
-        ? {
-            method: 'POST',
-            path: '/users',
-            headers: { 'content-type': 'application/json' },
-            setupRequest: (request) => ({ ...request, body: JSON.stringify(newUser()) }),
-          }
-        : endpoint === 'GET /users/{id}'
-          ? { setupRequest: (r) => ({ ...r, path: `/users/${1 + Math.floor(Math.random() * USERS)}` }) }
-          : { path: '/users?limit=100' },
-    ],
-  })
+function requestTo(endpoint: Endpoint): autocannon.Request {
+  if (endpoint === 'GET /users?limit=100') return { path: '/users?limit=100' }
+  if (endpoint === 'GET /users/{id}') {
+    return { setupRequest: (request) => ({ ...request, path: `/users/${1 + Math.floor(Math.random() * USERS)}` }) }
+  }
+  return {
+    method: 'POST',
+    path: '/users',
+    headers: { 'content-type': 'application/json' },
+    setupRequest: (request) => ({ ...request, body: JSON.stringify(newUser()) }),
+  }
+}
+
+async function measure(url: string, endpoint: Endpoint, seconds = duration, clients = connections): Promise<Figure> {
+  const requests = [requestTo(endpoint)]
+  const result = await autocannon({ url, connections: clients, duration: seconds, requests })
   if (result.non2xx + result.errors > 0)
     throw new Error(`${endpoint}: ${result.non2xx} not 2xx, ${result.errors} errors`)
   return { rate: result.requests.average, p99: result.latency.p99 }
@@ -109,6 +107,29 @@ async function readAll(url: string): Promise<number> {
   for await (const chunk of curl.stdout) text += chunk
   await exited
   return Number(text)
+}
+
+/** Twice the clients that saturate it; and how long those wait for their 503 who are more than it takes at a time. */
+async function overload() {
+  const server = await start('dist/main.js')
+  const ratios: number[] = []
+  for (let round = 0; round < rounds; round++) {
+    const saturated = await measure(server.url, 'GET /users/{id}')
+    const twice = await measure(server.url, 'GET /users/{id}', duration, 2 * connections)
+    ratios.push(twice.rate / saturated.rate)
+  }
+  await stop(server)
+  const limited = await start('dist/main.js', { MAX_REQUESTS: String(connections / 2) })
+  const requests = [requestTo('GET /users/{id}')]
+  const load = autocannon({ url: limited.url, connections: 2 * connections, duration, requests }, () => {})
+  const refused: number[] = []
+  load.on('response', (_client, status, _bytes, ms) => status === 503 && refused.push(ms))
+  await once(load, 'done')
+  await stop(limited)
+  const p99 = refused.toSorted((a, b) => a - b)[Math.floor(refused.length * 0.99)]
+  console.log(
+    `\n${2 * connections} connections: ${median(ratios).toFixed(2)} x the requests a second of ${connections}. With \`MAX_REQUESTS=${connections / 2}\` ${refused.length.toLocaleString('en')} of them were turned away, 99 % within ${p99?.toFixed(0)} ms.`,
+  )
 }
 
 /** Memory while every user is streamed, and the latency of others meanwhile. */
@@ -179,6 +200,7 @@ try {
     console.log(`| ${name} | ${cells.join(' | ')} |`)
   }
   await sql`delete from users where id > ${USERS}`
+  await overload()
   await stream()
 } finally {
   await sql.end()

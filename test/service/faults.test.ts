@@ -6,11 +6,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../dev/postgres.ts'
-import { type Api, startApi } from '../../test/api.ts'
-import { addressOf } from '../../test/database.ts'
-import { ROOT } from '../../test/process.ts'
-import { type FaultyNetwork, startProxy } from '../../test/proxy.ts'
-import { migrate } from './migrate.ts'
+import { migrate } from '../../src/db/migrate.ts'
+import { type Api, startApi } from '../api.ts'
+import { addressOf } from '../database.ts'
+import { ROOT } from '../process.ts'
+import { type FaultyNetwork, startProxy } from '../proxy.ts'
 
 const DEADLINE_MS = 1500
 /** What a machine that others use may add to any wait. */

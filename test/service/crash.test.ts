@@ -3,9 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { bundle } from '../dev/build.ts'
-import { createTestDatabase } from '../test/database.ts'
-import { ROOT, run } from '../test/process.ts'
+import { bundle } from '../../dev/build.ts'
+import { createTestDatabase } from '../database.ts'
+import { ROOT, run } from '../process.ts'
 
 const KILLS = 200
 const AT_A_TIME = 4
