@@ -14,6 +14,6 @@ CREATE TABLE "users" (
 	CONSTRAINT "users_version_check" CHECK ("users"."version" > 0)
 );
 --> statement-breakpoint
-CREATE UNIQUE INDEX "users_username_key" ON "users" USING btree (normalize(casefold(normalize("username", nfd) collate pg_catalog.pg_unicode_fast), nfc));--> statement-breakpoint
-CREATE UNIQUE INDEX "users_email_key" ON "users" USING btree (normalize(casefold(normalize("email", nfd) collate pg_catalog.pg_unicode_fast), nfc));--> statement-breakpoint
+CREATE UNIQUE INDEX "users_username_key" ON "users" USING btree (normalize(casefold("username" collate pg_catalog.pg_unicode_fast), nfc));--> statement-breakpoint
+CREATE UNIQUE INDEX "users_email_key" ON "users" USING btree (normalize(casefold("email" collate pg_catalog.pg_unicode_fast), nfc));--> statement-breakpoint
 CREATE UNIQUE INDEX "users_idempotency_key" ON "users" USING btree ("idempotency_key") WHERE "users"."idempotency_key" is not null;

@@ -22,7 +22,7 @@ const BATCH_MAX = 200
 const IN_FLIGHT_MAX = 2
 
 /** As PostgreSQL folds them, but for rare letters: those it finds in one statement itself. */
-const foldedOf = (value: string) => value.normalize('NFD').toUpperCase().toLowerCase().normalize('NFC')
+const foldedOf = (value: string) => value.toUpperCase().toLowerCase().normalize('NFC')
 
 /**
  * Inserts rows, those that wait at the same moment together in one statement and so in one commit. A lone row
