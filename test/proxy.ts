@@ -37,8 +37,8 @@ export async function startProxy(target: number, port = 0): Promise<FaultyNetwor
     }
   }
 
-  const server = createServer((client) => {
-    const upstream = connect(target, '127.0.0.1')
+  const server = createServer({ noDelay: true }, (client) => {
+    const upstream = connect({ port: target, host: '127.0.0.1', noDelay: true })
     const pair: [Socket, Socket] = [client, upstream]
     pairs.add(pair)
     const note = createNote()

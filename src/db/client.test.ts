@@ -1,3 +1,5 @@
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { createDatabase, type Database } from './client.ts'
@@ -74,4 +76,18 @@ test('a read that is slow is given up alone, and those beside it are answered', 
   expect(answers.map(({ status }) => status)).toEqual(['fulfilled', 'rejected'])
   expect((await db.read('select pg_backend_pid()', []))[0]).toEqual([pid])
   expect(told).toEqual([])
+})
+
+test('what was answered is forgotten at the next collection of young objects', async () => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as (options: { type: 'minor' | 'major' }) => void
+  const [queries, bytes] = [300, 20_000]
+  collect({ type: 'major' })
+  const before = process.memoryUsage().heapUsed
+  for (let i = 0; i < queries; i++) {
+    await db.read("select repeat('x', $1::int)", [bytes])
+    if (i % 20 === 0) collect({ type: 'minor' })
+  }
+  for (let i = 0; i < 2; i++) collect({ type: 'minor' })
+  expect(process.memoryUsage().heapUsed - before).toBeLessThan((queries * bytes) / 4)
 })

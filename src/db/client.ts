@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { type Connection, type ConnectionOptions, createConnection, type Row } from './connection.ts'
+import { type Connection, type ConnectionOptions, createConnection } from './connection.ts'
+import type { Row } from './statement.ts'
 import { DatabaseUnavailable } from './unavailable.ts'
 
 export type DatabaseOptions = Pick<ConnectionOptions, 'address' | 'applicationName' | 'deadlineMs'> & {

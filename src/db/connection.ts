@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { openSession, type Session } from './session.ts'
+import type { Row } from './statement.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
 export type ConnectionOptions = {
@@ -16,9 +17,6 @@ export type ConnectionOptions = {
   /** Called when the connection is lost, and when it is back. */
   onChange?: (failure: DatabaseUnavailable | undefined) => void
 }
-
-/** A row's columns as PostgreSQL's text, but booleans and numbers of up to 4 bytes. */
-export type Row = readonly (string | number | boolean | null)[]
 
 /** One connection to PostgreSQL that pipelines what it is given, notices silence and comes back by itself. */
 export type Connection = {
@@ -100,7 +98,8 @@ export function createConnection(options: ConnectionOptions): Connection {
     }
     const opened = openSession({ address, applicationName, statementTimeoutMs, lockTimeoutMs, onclose })
     try {
-      await within(CONNECT_TIMEOUT_MS, Promise.race([opened.sql.unsafe('select 1'), lost]))
+      const answered = new Promise((resolve, reject) => opened.query('select 1', [], resolve, reject))
+      await within(CONNECT_TIMEOUT_MS, Promise.race([answered, lost]))
       if (closing.signal.aborted) throw new DatabaseUnavailable('this process is stopping', 'unsent')
       session = opened
     } catch (error) {
@@ -175,26 +174,27 @@ export function createConnection(options: ConnectionOptions): Connection {
     }
     if (congested) throw new DatabaseUnavailable('too many statements wait', 'refused')
     const used = session
-    const { promise, resolve, reject } = Promise.withResolvers<Row[]>()
-    const entry = { since, sent, reject }
-    pending.add(entry)
-    const settle = () => {
-      heard = performance.now()
-      pending.delete(entry)
-    }
-    const statement = used.sql.unsafe(text, parameters as never[], { prepare: true }).values()
-    statement.then(
-      (rows) => {
-        settle()
-        resolve(rows)
-      },
-      (error) => {
-        settle()
-        reject(error)
-      },
-    )
     try {
-      return await promise
+      return await new Promise<Row[]>((resolve, reject) => {
+        const entry = { since, sent, reject }
+        pending.add(entry)
+        const settle = () => {
+          heard = performance.now()
+          pending.delete(entry)
+        }
+        used.query(
+          text,
+          parameters,
+          (rows) => {
+            settle()
+            resolve(rows)
+          },
+          (error) => {
+            settle()
+            reject(error)
+          },
+        )
+      })
     } catch (error) {
       // Given up: it may still be answered, and so may those behind it.
       if (error instanceof DatabaseUnavailable) throw error

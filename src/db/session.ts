@@ -1,6 +1,7 @@
 import { type Socket, connect as tcpConnect } from 'node:net'
 import postgres from 'postgres'
 import { type Address, driverOptions } from './address.ts'
+import type { Row } from './statement.ts'
 
 export type SessionOptions = {
   address: Address
@@ -15,7 +16,13 @@ export type SessionOptions = {
 
 /** A postgres.js client of one connection that is used once and never reconnects: its owner knows when and why. */
 export type Session = {
-  sql: postgres.Sql
+  /** Sends a statement, prepared by name on its first use here, and calls one of the functions, once. */
+  query(
+    text: string,
+    parameters: readonly unknown[],
+    resolve: (rows: Row[]) => void,
+    reject: (error: unknown) => void,
+  ): void
   /** Ends what is under way within `timeoutMs`, then the connection. */
   end(timeoutMs: number): Promise<void>
 }
@@ -39,20 +46,51 @@ function gatherWrites(socket: Socket) {
 }
 
 /**
- * A statement that a migration made invalid is sent again by postgres.js itself, in two parts: on a pipelined connection
- * others come between them, and from then on each caller gets the answer of another. So it is told that such a statement
- * was cancelled, and it fails, for the caller to send it again. (`retried` is where postgres.js notes its own attempt.)
+ * A statement as postgres.js takes it from its own `Query`, which costs more and keeps more: V8 counts functions that
+ * are assigned to properties as old from the start, and so each query stays in memory, with its rows, until the next
+ * full collection.
  */
-function failStale(sql: postgres.Sql) {
-  const { prototype } = sql.unsafe('').constructor
-  if (Object.hasOwn(prototype, 'retried')) return
-  Object.defineProperty(prototype, 'retried', {
-    get: () => undefined,
-    set(this: { cancelled: unknown; reject(error: Error): void }, error: Error) {
-      this.cancelled = true
-      this.reject(error)
-    },
-  })
+class Statement {
+  readonly strings: readonly [string]
+  readonly args: readonly unknown[]
+  readonly resolve: (rows: Row[]) => void
+  readonly reject: (error: unknown) => void
+  readonly options = { prepare: true }
+  readonly isRaw = 'values'
+  readonly origin = ''
+  cancelled = false
+  // Set by postgres.js; named here so that all statements have one shape.
+  active = false
+  state: unknown = undefined
+  string: unknown = undefined
+  prepare: unknown = undefined
+  prepared: unknown = undefined
+  signature: unknown = undefined
+  describeFirst: unknown = undefined
+  parameters: unknown = undefined
+  statement: unknown = undefined
+
+  constructor(
+    text: string,
+    parameters: readonly unknown[],
+    resolve: (rows: Row[]) => void,
+    reject: (error: unknown) => void,
+  ) {
+    this.strings = [text]
+    this.args = parameters
+    this.resolve = resolve
+    this.reject = reject
+  }
+
+  /**
+   * postgres.js notes here why it sends a statement again that a migration made invalid. It does so in two parts: on a
+   * pipelined connection others come between them, and from then on each caller gets the answer of another. So the
+   * statement counts as cancelled, and fails, for the caller to send it again.
+   */
+  set retried(reason: unknown) {
+    this.cancelled = true
+    this.reject(reason)
+  }
 }
 
 /** Connects at the first statement. Its deadlines are the caller's to keep: a silent connection is never noticed here. */
@@ -92,9 +130,10 @@ export function openSession(options: SessionOptions): Session {
       return socket
     },
   } as postgres.Options<Record<string, postgres.PostgresType>>)
-  failStale(sql)
+  // What postgres.js does with its own queries when they are awaited.
+  const { handler: send } = sql.unsafe('') as unknown as { handler(statement: Statement): void }
   return {
-    sql,
+    query: (...statement) => send(new Statement(...statement)),
     async end(timeoutMs) {
       await sql.end({ timeout: timeoutMs / 1000 })
       socket?.destroy()

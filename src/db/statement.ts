@@ -1,7 +1,9 @@
 import { fillPlaceholders, type SQL } from 'drizzle-orm'
 import { PgDialect } from 'drizzle-orm/pg-core'
 import { drizzle } from 'drizzle-orm/postgres-js'
-import type { Row } from './connection.ts'
+
+/** A row's columns as PostgreSQL's text, but booleans and numbers of up to 4 bytes. */
+export type Row = readonly (string | number | boolean | null)[]
 
 /** Drizzle to build statements with; it is connected to nothing. */
 export const builder = drizzle.mock()

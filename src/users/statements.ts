@@ -1,6 +1,5 @@
 import { and, asc, eq, gt, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
-import type { Row } from '../db/connection.ts'
-import { builder, prepare, rfc3339 } from '../db/statement.ts'
+import { builder, prepare, type Row, rfc3339 } from '../db/statement.ts'
 import type { User } from './schemas.ts'
 import { folded, users } from './table.ts'
 
