@@ -1,5 +1,6 @@
+import { pipeline } from 'node:stream/promises'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
-import { answer } from './answer.ts'
 import type { Env } from './env.ts'
 import { problemFor, problemJson } from './problem.ts'
 
@@ -7,31 +8,27 @@ export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
 
 /**
  * Answers with lines of JSON, taking more when the client has read the last. A failure amid the answer is a problem
- * object as its last line; one before its first line is thrown.
+ * object as its last line; one before its first line is thrown. The lines go to Node's response as they are: through
+ * the body of a `Response` each would be copied, into memory that is only freed when V8 collects.
  */
 export async function ndjson(
   c: Context<Env>,
   lines: AsyncGenerator<string, void, void>,
   headers: Record<string, string>,
 ): Promise<Response> {
-  let next = (await lines.next()).value
-  const utf8 = new TextEncoder()
-  const body = new ReadableStream<Uint8Array>(
-    {
-      async pull(controller) {
-        if (typeof next !== 'string') return controller.close()
-        controller.enqueue(utf8.encode(next))
-        try {
-          next = (await lines.next()).value
-        } catch (error) {
-          next = `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
-        }
-      },
-      async cancel() {
-        await lines.return()
-      },
-    },
-    { highWaterMark: 0 },
-  )
-  return answer(c, body, 200, { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE })
+  const first = await lines.next()
+  async function* body() {
+    try {
+      for (let next = first; !next.done; next = await lines.next()) yield next.value
+    } catch (error) {
+      yield `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
+    }
+  }
+  const { outgoing } = c.env
+  outgoing.writeHead(200, { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE, 'X-Request-Id': c.get('requestId') })
+  void pipeline(body, outgoing)
+    // The client hung up: nobody is left to be told.
+    .catch(() => {})
+    .finally(() => lines.return())
+  return RESPONSE_ALREADY_SENT
 }
