@@ -1,6 +1,7 @@
 import { fillPlaceholders, type SQL } from 'drizzle-orm'
 import { PgDialect } from 'drizzle-orm/pg-core'
 import { drizzle } from 'drizzle-orm/postgres-js'
+import postgres from 'postgres'
 
 /** A row's columns as PostgreSQL's text, but booleans and numbers of up to 4 bytes. */
 export type Row = readonly (string | number | boolean | null)[]
@@ -21,6 +22,10 @@ export function prepare<Name extends string>(
   const { sql: text, params } = 'toSQL' in query ? query.toSQL() : dialect.sqlToQuery(query)
   return (run, values, since) => run(text, fillPlaceholders(params, values), since)
 }
+
+/** Whether a statement was refused because another row has a value that is unique (SQLSTATE 23505). */
+export const isUniqueViolation = (error: unknown): error is postgres.PostgresError =>
+  error instanceof postgres.PostgresError && error.code === '23505'
 
 /** A one-dimensional array as PostgreSQL reads it (PostgreSQL, section 8.15.6). */
 export const arrayText = (values: readonly (string | number | null)[]): string => `{${values.map(element).join()}}`

@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises'
 import fc from 'fast-check'
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { createDatabase, type Database } from '../db/client.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
@@ -65,12 +65,23 @@ describe('gathered inserts', () => {
   })
 
   test('a conflict leaves its neighbours alone', async () => {
+    vi.useFakeTimers({ toFake: ['performance'] })
+    onTestFinished(() => void vi.useRealTimers())
     const queue = createInsertQueue(counted)
     await queue.add(row('taken'))
     written = []
-    const answers = await Promise.all(['new1', 'TAKEN', 'new2'].map((name) => queue.add(row(name))))
-    expect(answers.map((answer) => answer !== undefined)).toEqual([true, false, true])
-    expect(written).toHaveLength(1)
+    const add = (...names: string[]) => Promise.all(names.map((name) => queue.add(row(name))))
+    const inserted = async (...names: string[]) => (await add(...names)).map((answer) => answer !== undefined)
+    // The first conflict fails its statement, and its rows go again; then, for a second, more of them are left out.
+    expect(await inserted('new1', 'TAKEN', 'new2')).toEqual([true, false, true])
+    expect(written).toHaveLength(2)
+    expect(await inserted('taken', 'new3', 'NEW1')).toEqual([false, true, false])
+    expect(written).toHaveLength(3)
+    vi.advanceTimersByTime(1001)
+    expect(await inserted('new4', 'new5')).toEqual([true, true])
+    expect(await inserted('new6', 'new4')).toEqual([true, false])
+    expect(written).toHaveLength(6)
+    expect(await first('select count(*)::int as n from users')).toEqual({ n: 7 })
   })
 
   test('a row that the database refuses is the only one that fails', async () => {

@@ -1,5 +1,5 @@
 import type { Database } from '../db/client.ts'
-import { arrayText, rfc3339 } from '../db/statement.ts'
+import { arrayText, isUniqueViolation, type Row, rfc3339 } from '../db/statement.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import type { NewUser } from './schemas.ts'
 import { statements } from './statements.ts'
@@ -21,6 +21,9 @@ const BATCH_MAX = 200
 /** Statements under way at a time: the next batch collects while these commit. */
 const IN_FLIGHT_MAX = 2
 
+/** How long after a conflict more of them are expected: so often at most does one fail a whole statement. */
+const CONFLICTS_EXPECTED_MS = 1000
+
 /** As PostgreSQL folds them, but for rare letters: those it finds in one statement itself. */
 const foldedOf = (value: string) => value.toUpperCase().toLowerCase().normalize('NFC')
 
@@ -33,6 +36,7 @@ export function createInsertQueue(db: Database) {
   let waiting: Entry[] = []
   let inFlight = 0
   let scheduled = false
+  let conflictsUntil = Number.NEGATIVE_INFINITY
   /** The keys of the rows in flight. */
   const inFlightKeys = new Set<string>()
 
@@ -50,7 +54,8 @@ export function createInsertQueue(db: Database) {
     return batch
   }
 
-  async function send(batch: Entry[]): Promise<void> {
+  /** In one statement, or in two where one of several meets a conflict that was not expected. */
+  async function insert(batch: Entry[]): Promise<Row[]> {
     const rows = batch.map(({ row }) => row).sort((a, b) => (a.username < b.username ? -1 : 1))
     const values = {
       usernames: arrayText(rows.map((row) => row.username)),
@@ -58,9 +63,21 @@ export function createInsertQueue(db: Database) {
       keys: arrayText(rows.map((row) => row.key)),
       hashes: arrayText(rows.map((row) => row.hash)),
     }
-    const inserted = await statements.insert(db.write, values, batch[0]?.since)
+    const since = batch[0]?.since
+    if (rows.length > 1 && performance.now() > conflictsUntil) {
+      try {
+        return await statements.insert(db.write, values, since)
+      } catch (error) {
+        if (!isUniqueViolation(error)) throw error
+        conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
+      }
+    }
+    return await statements.insertOrSkip(db.write, values, since)
+  }
+
+  async function send(batch: Entry[]): Promise<void> {
     const answers = new Map<unknown, Inserted>()
-    for (const [id, username, createdAt] of inserted) {
+    for (const [id, username, createdAt] of await insert(batch)) {
       answers.set(username, { id: Number(id), createdAt: rfc3339(createdAt as string) })
     }
     for (const entry of batch) settle(entry, () => entry.resolve(answers.get(entry.row.username)))

@@ -79,6 +79,14 @@ function jsonLines() {
 
 const is = (field: Field) => sql`${folded(users[field])} = ${folded(placeholder(field))}`
 
+/** Inserts users; they must come by username, so that two statements that meet take their keys in one order. */
+const insert = (onConflict = sql.empty()) =>
+  prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(sql`
+    insert into ${users} (username, email, idempotency_key, idempotency_hash)
+    select * from unnest(${placeholder('usernames')}::text[], ${placeholder('emails')}::text[], ${placeholder('keys')}::text[], ${placeholder('hashes')}::text[])
+    ${onConflict}
+    returning ${users.id}, ${users.username}, ${users.createdAt}`)
+
 /** Every statement on users; each is prepared once, by name, and lists its columns. */
 export const statements = {
   get: prepare<'id'>(
@@ -100,12 +108,10 @@ export const statements = {
   ),
   listByEmail: prepare<'after' | 'limit' | 'email'>(page(is('email'))),
   lines: prepare<'after' | 'limit'>(jsonLines()),
-  /** Many users at once; by username, so that two statements that meet take their keys in one order. */
-  insert: prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(sql`
-    insert into ${users} (username, email, idempotency_key, idempotency_hash)
-    select * from unnest(${placeholder('usernames')}::text[], ${placeholder('emails')}::text[], ${placeholder('keys')}::text[], ${placeholder('hashes')}::text[])
-    on conflict do nothing
-    returning ${users.id}, ${users.username}, ${users.createdAt}`),
+  /** Many users at once; one that conflicts fails them all (23505). */
+  insert: insert(),
+  /** Many users at once, without those that conflict: a third more work for PostgreSQL, which looks for each twice. */
+  insertOrSkip: insert(sql`on conflict do nothing`),
   update: prepare<'id' | 'versions' | Field>(
     builder
       .update(users)

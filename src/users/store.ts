@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import postgres from 'postgres'
 import type { Database } from '../db/client.ts'
-import { arrayText, type Row } from '../db/statement.ts'
+import { arrayText, isUniqueViolation, type Row } from '../db/statement.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { encodeCursor } from './cursor.ts'
 import { createGetQueue } from './get-queue.ts'
@@ -133,7 +132,7 @@ export function createUserStore(db: Database) {
         const [row] = await runExclusive(id, (since) => statements.update(db.write, values, since))
         return row ? { outcome: 'updated', ...toStored(row) } : await missed(id, versions)
       } catch (error) {
-        if (!(error instanceof postgres.PostgresError && error.code === '23505')) throw error
+        if (!isUniqueViolation(error)) throw error
         return { outcome: 'conflict', fields: [error.constraint_name === 'users_email_key' ? 'email' : 'username'] }
       }
     },
