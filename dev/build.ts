@@ -3,12 +3,13 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { build } from 'esbuild'
 import { warm } from './warm.ts'
 
-/** Makes `users-api.js`, the service in one file. */
+/** Makes `users-api.js`, the service; what only its other commands need is in files of its own, which it loads when asked to. */
 export const bundle = (outdir: string) =>
   build({
     entryPoints: { 'users-api': 'src/main.ts' },
     outdir,
     bundle: true,
+    splitting: true,
     platform: 'node',
     target: 'node24',
     format: 'esm',
