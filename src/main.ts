@@ -46,6 +46,8 @@ async function serve(config: Config) {
   const opened = database.opened()
   const users = createUserStore(database)
   const app = createApp({ ...config.app, users, log, stopping, ping: database.ping })
+  // Hono puts its routes together at the first look for one: now, while the database connects.
+  app.router.match('GET', '/')
   await Promise.race([opened, sleep(config.startupWaitMs)])
   const server = await startServer({ ...config.server, fetch: app.fetch, stopping })
   log.info({ port: server.port }, 'listening')

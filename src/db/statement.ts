@@ -15,12 +15,21 @@ type Run = (text: string, parameters: readonly unknown[], since?: number) => Pro
 
 const dialect = new PgDialect()
 
-/** Makes a statement of a Drizzle query, or of its `sql` template, that has `sql.placeholder`s by these names. */
+/**
+ * Makes a statement of a Drizzle query, or of its `sql` template, that has `sql.placeholder`s by these names. `make` is
+ * called when it first runs: to make all of them at once would be a twentieth of a cold start.
+ */
 export function prepare<Name extends string>(
-  query: SQL | { toSQL(): { sql: string; params: unknown[] } },
+  make: () => SQL | { toSQL(): { sql: string; params: unknown[] } },
 ): Statement<Name> {
-  const { sql: text, params } = 'toSQL' in query ? query.toSQL() : dialect.sqlToQuery(query)
-  return (run, values, since) => run(text, fillPlaceholders(params, values), since)
+  let made: { sql: string; params: unknown[] } | undefined
+  return (run, values, since) => {
+    if (made === undefined) {
+      const query = make()
+      made = 'toSQL' in query ? query.toSQL() : dialect.sqlToQuery(query)
+    }
+    return run(made.sql, fillPlaceholders(made.params, values), since)
+  }
 }
 
 /** Whether a statement was refused because another row has a value that is unique (SQLSTATE 23505). */

@@ -81,38 +81,40 @@ const is = (field: Field) => sql`${folded(users[field])} = ${folded(placeholder(
 
 /** Inserts users; they must come by username, so that two statements that meet take their keys in one order. */
 const insert = (onConflict = sql.empty()) =>
-  prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(sql`
+  prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(
+    () => sql`
     insert into ${users} (username, email, idempotency_key, idempotency_hash)
     select * from unnest(${placeholder('usernames')}::text[], ${placeholder('emails')}::text[], ${placeholder('keys')}::text[], ${placeholder('hashes')}::text[])
     ${onConflict}
-    returning ${users.id}, ${users.username}, ${users.createdAt}`)
+    returning ${users.id}, ${users.username}, ${users.createdAt}`,
+  )
 
 /** Every statement on users; each is prepared once, by name, and lists its columns. */
 export const statements = {
-  get: prepare<'id'>(
+  get: prepare<'id'>(() =>
     builder
       .select(columns)
       .from(users)
       .where(eq(users.id, placeholder('id'))),
   ),
-  getMany: prepare<'ids'>(
+  getMany: prepare<'ids'>(() =>
     builder
       .select(columns)
       .from(users)
       .where(sql`${users.id} = any(${placeholder('ids')}::bigint[])`),
   ),
-  list: prepare<'after' | 'limit'>(page()),
+  list: prepare<'after' | 'limit'>(page),
   /** By username and, where it is not null, by email as well. */
-  listByUsername: prepare<'after' | 'limit' | Field>(
+  listByUsername: prepare<'after' | 'limit' | Field>(() =>
     page(and(is('username'), or(sql`${placeholder('email')}::text is null`, is('email')))),
   ),
-  listByEmail: prepare<'after' | 'limit' | 'email'>(page(is('email'))),
-  lines: prepare<'after' | 'limit'>(jsonLines()),
+  listByEmail: prepare<'after' | 'limit' | 'email'>(() => page(is('email'))),
+  lines: prepare<'after' | 'limit'>(jsonLines),
   /** Many users at once; one that conflicts fails them all (23505). */
   insert: insert(),
   /** Many users at once, without those that conflict: a third more work for PostgreSQL, which looks for each twice. */
   insertOrSkip: insert(sql`on conflict do nothing`),
-  update: prepare<'id' | 'versions' | Field>(
+  update: prepare<'id' | 'versions' | Field>(() =>
     builder
       .update(users)
       .set({
@@ -124,9 +126,9 @@ export const statements = {
       .where(target)
       .returning(columns),
   ),
-  remove: prepare<'id' | 'versions'>(builder.delete(users).where(target).returning({ id: users.id })),
+  remove: prepare<'id' | 'versions'>(() => builder.delete(users).where(target).returning({ id: users.id })),
   /** Who stands in the way of a new user, and what the Idempotency-Key was used for. */
-  rivals: prepare<'key' | Field>(
+  rivals: prepare<'key' | Field>(() =>
     builder
       .select({
         username: is('username'),
