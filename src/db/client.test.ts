@@ -78,9 +78,20 @@ test('a read that is slow is given up alone, and those beside it are answered', 
   expect(told).toEqual([])
 })
 
+setFlagsFromString('--expose-gc')
+const collect = runInNewContext('gc') as (options: { type: 'minor' | 'major' }) => void
+
+test('reading makes no buffers that wait for a collection', async () => {
+  const [queries, bytes] = [50, 20_000]
+  const read = () => db.read("select repeat('x', $1::int)", [bytes])
+  await read()
+  collect({ type: 'major' })
+  const before = process.memoryUsage().arrayBuffers
+  for (let i = 0; i < queries; i++) await read()
+  expect(process.memoryUsage().arrayBuffers - before).toBeLessThan((queries * bytes) / 4)
+})
+
 test('what was answered is forgotten at the next collection of young objects', async () => {
-  setFlagsFromString('--expose-gc')
-  const collect = runInNewContext('gc') as (options: { type: 'minor' | 'major' }) => void
   const [queries, bytes] = [300, 20_000]
   collect({ type: 'major' })
   const before = process.memoryUsage().heapUsed

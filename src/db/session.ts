@@ -1,6 +1,7 @@
 import { type Socket, connect as tcpConnect } from 'node:net'
 import postgres from 'postgres'
 import { type Address, driverOptions } from './address.ts'
+import { readBuffer } from './read-buffer.ts'
 import type { Row } from './statement.ts'
 
 export type SessionOptions = {
@@ -122,9 +123,12 @@ export function openSession(options: SessionOptions): Session {
         onclose()
         return socket
       }
-      socket = address.host.startsWith('/')
-        ? tcpConnect({ path: `${address.host}/.s.PGSQL.${address.port}` })
-        : tcpConnect({ host: address.host, port: address.port, noDelay: true })
+      // postgres.js takes whole messages without keeping any of their bytes. TLS reads by itself.
+      const onread = address.ssl === 'disable' ? readBuffer((messages) => socket?.emit('data', messages)) : undefined
+      const target = address.host.startsWith('/')
+        ? { path: `${address.host}/.s.PGSQL.${address.port}` }
+        : { host: address.host, port: address.port, noDelay: true }
+      socket = tcpConnect({ ...target, ...(onread && { onread }) })
       socket.host = address.host
       gatherWrites(socket)
       return socket
