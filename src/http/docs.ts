@@ -4,14 +4,14 @@ import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
-import { PROBLEM_MEDIA_TYPE, ProblemDetails } from './problem.ts'
+import { PROBLEM_MEDIA_TYPE, type ProblemDetails, problemDetails } from './problem.ts'
 
 type JsonObject = Record<string, unknown>
 
 export type OpenApiOptions = {
   paths: JsonObject
   /** What requests and answers hold, by the name in the description. */
-  schemas: { input: Record<string, z.ZodType>; output: Record<string, z.ZodType> }
+  schemas(): { input: Record<string, z.ZodType>; output: Record<string, z.ZodType> }
   /** What operations share, by the name in the description. */
   components: { responses: JsonObject; headers: JsonObject; parameters: JsonObject }
 }
@@ -27,7 +27,7 @@ export const commonHeaders = { 'X-Request-Id': ref('headers', 'RequestId') }
 const INSTANCE = '/users/1'
 const REQUEST_ID = '5f0c9a1e-8f5e-4c0e-9d55-2b7a3f1c6d90'
 
-type ProblemExample = Pick<z.input<typeof ProblemDetails>, 'detail'> & Partial<z.input<typeof ProblemDetails>>
+type ProblemExample = Pick<ProblemDetails, 'detail'> & Partial<ProblemDetails>
 
 /** An answer whose body is problem details; the examples give what is not the same in all of them. */
 export const problemOf = (
@@ -133,6 +133,7 @@ service can use it.`
 
 /** The OpenAPI 3.1 description of the service, from the schemas that validate. */
 export function describe({ paths, schemas, components }: OpenApiOptions) {
+  const { input, output } = schemas()
   const { 503: unavailable, ...problems } = commonProblems
   return {
     openapi: '3.1.1',
@@ -157,8 +158,8 @@ export function describe({ paths, schemas, components }: OpenApiOptions) {
     },
     components: {
       schemas: {
-        ...jsonSchemas(schemas.input, 'input'),
-        ...jsonSchemas({ ...schemas.output, Problem: ProblemDetails }, 'output'),
+        ...jsonSchemas(input, 'input'),
+        ...jsonSchemas({ ...output, Problem: problemDetails() }, 'output'),
       },
       responses: { ...responses, ...components.responses },
       headers: { ...headers, ...components.headers },

@@ -16,23 +16,26 @@ export const ProblemType = {
   idempotencyKeyReused: 'urn:problem-type:idempotency-key-reused',
 } as const
 
-/** Problem details (RFC 9457): what every error's body holds. */
-export const ProblemDetails = z
-  .object({
-    type: z
-      .enum(['about:blank', ...Object.values(ProblemType)])
-      .meta({ description: 'about:blank where the status says it all, else a name that programs can rely on.' }),
-    title: z.string(),
-    status: z.int().min(400).max(599),
-    detail: z.string(),
-    instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
-    requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
-    errors: z
-      .array(z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }))
-      .optional(),
-  })
-  .meta({ description: 'Problem details (RFC 9457).' })
-type ProblemDetails = z.output<typeof ProblemDetails>
+/** Problem details (RFC 9457): what every error's body holds. Made when it is to be described, for a start need not wait. */
+export const problemDetails = () =>
+  z
+    .object({
+      type: z
+        .enum(['about:blank', ...Object.values(ProblemType)])
+        .meta({ description: 'about:blank where the status says it all, else a name that programs can rely on.' }),
+      title: z.string(),
+      status: z.int().min(400).max(599),
+      detail: z.string(),
+      instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
+      requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
+      errors: z
+        .array(
+          z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }),
+        )
+        .optional(),
+    })
+    .meta({ description: 'Problem details (RFC 9457).' })
+export type ProblemDetails = z.output<ReturnType<typeof problemDetails>>
 
 export type ProblemOptions = {
   type?: (typeof ProblemType)[keyof typeof ProblemType]

@@ -2,10 +2,10 @@ import { commonHeaders, commonProblems, problemOf, ref } from '../http/docs.ts'
 import { NDJSON_MEDIA_TYPE } from '../http/ndjson.ts'
 import { ProblemType } from '../http/problem.ts'
 import { encodeCursor } from './cursor.ts'
-import { LIMIT_DEFAULT, LIMIT_MAX, NewUser, PATCH_MEDIA_TYPES, User, UserPage, UserPatch } from './schemas.ts'
+import { LIMIT_DEFAULT, LIMIT_MAX, NewUser, PATCH_MEDIA_TYPES, UserPatch, userAnswers } from './schemas.ts'
 import { MAX_ID } from './table.ts'
 
-export const userSchemas = { input: { NewUser, UserPatch }, output: { User, UserPage } }
+export const userSchemas = () => ({ input: { NewUser, UserPatch }, output: userAnswers() })
 
 const alice = {
   id: 1,

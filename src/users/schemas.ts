@@ -64,28 +64,22 @@ export const UserPatch = z
 /** What it may be sent as. */
 export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
 
-const time = z.string().meta({
-  description: 'RFC 3339, in UTC, with milliseconds.',
-  format: 'date-time',
-  examples: ['2026-01-02T03:04:05.678Z'],
-})
-
-export const User = z.object({
-  id: z
+/** What goes out, by its name. Made when it is to be described, for nothing else asks for it. */
+export function userAnswers() {
+  const time = z.string().meta({
+    description: 'RFC 3339, in UTC, with milliseconds.',
+    format: 'date-time',
+    examples: ['2026-01-02T03:04:05.678Z'],
+  })
+  const id = z
     .int()
     .min(1)
     .max(MAX_ID)
-    .meta({ examples: [1] }),
-  username,
-  email,
-  createdAt: time,
-  updatedAt: time,
-})
-
-export const UserPage = z.object({
-  users: z.array(User),
-  next: z.string().nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
-})
+    .meta({ examples: [1] })
+  const User = z.object({ id, username, email, createdAt: time, updatedAt: time })
+  const next = z.string().nullable().meta({ description: 'The cursor of the next page; null on the last.' })
+  return { User, UserPage: z.object({ users: z.array(User), next }) }
+}
 
 /** No user has it: identities begin at 1. */
 const NO_ID = 0
@@ -126,6 +120,6 @@ export const ListQuery = z.strictObject({
 })
 export type ListQuery = z.output<typeof ListQuery>
 
-export type User = z.output<typeof User>
+export type User = z.output<ReturnType<typeof userAnswers>['User']>
 export type NewUser = z.output<typeof NewUser>
 export type UserPatch = z.output<typeof UserPatch>
