@@ -2,7 +2,7 @@ import type { OnReadOpts } from 'node:net'
 
 /** What a read takes at most: as much as Node's own. */
 const READ_BYTES = 64 * 1024
-/** A message begins with its type, of 1 byte, and its length without that, of 4 (PostgreSQL, section 54.2.1). */
+/** A message begins with its type, of 1 byte, and its length without that, of 4 (PostgreSQL, section 54.1.1). */
 const HEADER_BYTES = 5
 
 /** How many of the first `length` bytes are whole messages. */
