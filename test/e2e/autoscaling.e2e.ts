@@ -3,6 +3,8 @@ import { apply, get, type KubernetesObject, kubectl, psql, reachable, running, s
 import { startLoad } from './load.ts'
 
 const RATE = 120
+/** Enough to scale up, and no flood for a machine that is too slow for the rate. */
+const IN_FLIGHT_MAX = 16
 const BIG_PAGE = 1000
 
 type Deployment = KubernetesObject & { spec: { replicas: number } }
@@ -25,6 +27,7 @@ test('the component hpa takes over a running Deployment, scales it up under load
   const load = startLoad({
     url,
     rate: RATE,
+    inFlightMax: IN_FLIGHT_MAX,
     next: () => ({ method: 'GET', path: `/users?limit=${BIG_PAGE}`, expect: 200 }),
   })
   try {

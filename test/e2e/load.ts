@@ -37,6 +37,8 @@ export type LoadOptions = {
   url: string
   /** Requests a second, sent whether or not earlier ones were answered. */
   rate: number
+  /** Requests that wait for an answer at a time; no limit if left out. For what a slow machine could not take at that rate. */
+  inFlightMax?: number
   /** What to send; reads and writes in turn unless given. */
   next?: (n: number) => Request
 }
@@ -45,7 +47,7 @@ export type LoadOptions = {
  * Sends at a constant rate until told to stop: three of four requests over kept connections of several clients, one of
  * four over a new connection. `stop` waits for every answer, and prints what failed.
  */
-export function startLoad({ url, rate, next = readsAndWrites() }: LoadOptions) {
+export function startLoad({ url, rate, inFlightMax = Number.POSITIVE_INFINITY, next = readsAndWrites() }: LoadOptions) {
   const { protocol, hostname, port } = new URL(url)
   const client = protocol === 'https:' ? https : http
   const agents = Array.from({ length: KEEP_ALIVE_CLIENTS }, () => new client.Agent({ keepAlive: true }))
@@ -100,7 +102,7 @@ export function startLoad({ url, rate, next = readsAndWrites() }: LoadOptions) {
 
   const timer = setInterval(() => {
     const due = Math.floor(((performance.now() - started) / 1000) * rate)
-    while (sent < due) send(sent++)
+    while (sent < due && pending.size < inFlightMax) send(sent++)
   }, TICK_MS)
 
   return {
