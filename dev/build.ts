@@ -3,7 +3,7 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { build } from 'esbuild'
 import { warm } from './warm.ts'
 
-/** Makes `users-api.js`, the service; what only its other commands need is in files of its own, which it loads when asked to. */
+/** Makes `users-api.js`, the service; what only the other commands need is in files beside it, loaded when asked for. */
 export const bundle = (outdir: string) =>
   build({
     entryPoints: { 'users-api': 'src/main.ts' },

@@ -124,11 +124,10 @@ export function openSession(options: SessionOptions): Session {
         return socket
       }
       // postgres.js takes whole messages without keeping any of their bytes. TLS reads by itself.
-      const onread = address.ssl === 'disable' ? readBuffer((messages) => socket?.emit('data', messages)) : undefined
-      const target = address.host.startsWith('/')
-        ? { path: `${address.host}/.s.PGSQL.${address.port}` }
-        : { host: address.host, port: address.port, noDelay: true }
-      socket = tcpConnect({ ...target, ...(onread && { onread }) })
+      const reads = address.ssl === 'disable' && { onread: readBuffer((messages) => socket?.emit('data', messages)) }
+      socket = address.host.startsWith('/')
+        ? tcpConnect({ path: `${address.host}/.s.PGSQL.${address.port}`, ...reads })
+        : tcpConnect({ host: address.host, port: address.port, noDelay: true, ...reads })
       socket.host = address.host
       gatherWrites(socket)
       return socket

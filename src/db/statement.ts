@@ -1,4 +1,4 @@
-import { fillPlaceholders, type SQL } from 'drizzle-orm'
+import { fillPlaceholders, type Query, type SQLWrapper } from 'drizzle-orm'
 import { PgDialect } from 'drizzle-orm/pg-core'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
@@ -19,15 +19,10 @@ const dialect = new PgDialect()
  * Makes a statement of a Drizzle query, or of its `sql` template, that has `sql.placeholder`s by these names. `make` is
  * called when it first runs: to make all of them at once would be a twentieth of a cold start.
  */
-export function prepare<Name extends string>(
-  make: () => SQL | { toSQL(): { sql: string; params: unknown[] } },
-): Statement<Name> {
-  let made: { sql: string; params: unknown[] } | undefined
+export function prepare<Name extends string>(make: () => SQLWrapper): Statement<Name> {
+  let made: Query | undefined
   return (run, values, since) => {
-    if (made === undefined) {
-      const query = make()
-      made = 'toSQL' in query ? query.toSQL() : dialect.sqlToQuery(query)
-    }
+    made ??= dialect.sqlToQuery(make().getSQL())
     return run(made.sql, fillPlaceholders(made.params, values), since)
   }
 }

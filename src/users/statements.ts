@@ -112,7 +112,7 @@ export const statements = {
   lines: prepare<'after' | 'limit'>(jsonLines),
   /** Many users at once; one that conflicts fails them all (23505). */
   insert: insert(),
-  /** Many users at once, without those that conflict: a third more work for PostgreSQL, which looks for each twice. */
+  /** Many users at once, without those that conflict: half as much work again for PostgreSQL, which looks for each twice. */
   insertOrSkip: insert(sql`on conflict do nothing`),
   update: prepare<'id' | 'versions' | Field>(() =>
     builder
