@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import * as z from 'zod'
 import { type Address, SSL_MODES } from './db/address.ts'
+import { MIN_CONNECTIONS } from './db/pool.ts'
 import { LOG_LEVELS } from './http/log.ts'
 
 const integer = (minimum: number, maximum: number) =>
@@ -12,6 +13,8 @@ const integer = (minimum: number, maximum: number) =>
   })
 
 const DAY_MS = 86_400_000
+/** The database is given up so long before DEADLINE_MS, for the answer to be there in time. */
+const ANSWER_MARGIN_MS = 200
 const milliseconds = (fallback: number) => integer(0, DAY_MS).default(fallback)
 
 /** A part of a URL without its percent-encoding; undefined where that is invalid. */
@@ -84,7 +87,9 @@ const Settings = z.object({
     .enum(SSL_MODES, `must be one of ${SSL_MODES.join(', ')}`)
     .default('disable')
     .describe('disable, prefer, require or verify-full'),
-  DB_WRITE_CONNECTIONS: integer(1, 100).default(8).describe('Connections for writes; reads share one more'),
+  DB_CONNECTIONS: integer(MIN_CONNECTIONS, 100)
+    .default(9)
+    .describe('Connections for reads and writes; two of them are never given to writes'),
   DB_API_USER: z.string().optional().describe('Role that `migrate` creates for the API and grants its rights'),
   DB_API_PASSWORD: z.string().optional().describe('Its password'),
   DB_API_PASSWORD_FILE: passwordFile.optional().describe('File that holds its password'),
@@ -97,7 +102,7 @@ const Settings = z.object({
   MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Concurrent requests; more get 503'),
   MAX_STREAMS: integer(1, 100)
     .default(4)
-    .describe('Concurrent streams of all users, each on a connection of its own; more get 503'),
+    .describe('Concurrent streams of all users, on up to 4 more connections; more get 503'),
   STARTUP_WAIT_MS: milliseconds(2000).describe(
     'How long it waits for the database before it starts listening anyway, in ms',
   ),
@@ -108,6 +113,11 @@ const Settings = z.object({
   REQUEST_TIMEOUT_MS: milliseconds(30_000).describe('Longest time for a whole request to arrive, in ms'),
   IDLE_TIMEOUT_MS: milliseconds(60_000).describe('How long a client may be idle in the middle of a request, in ms'),
 })
+
+/** Settings of earlier releases, and what to do about each. */
+const REMOVED = {
+  DB_WRITE_CONNECTIONS: 'set DB_CONNECTIONS, the connections for reads and writes together',
+}
 
 /** The names of all settings, each with its meaning and its default. */
 export const settings = Object.entries(Settings.shape).map(([name, schema]) => {
@@ -128,6 +138,9 @@ export class ConfigError extends Error {
  */
 export function parseConfig(env: Record<string, string | undefined>) {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''))
+  for (const [name, advice] of Object.entries(REMOVED)) {
+    if (name in given) throw new ConfigError(`${name} is no longer a setting: ${advice}.`)
+  }
   // jitless: compiling the schema does not pay off for one value.
   const result = Settings.safeParse(given, { jitless: true })
   if (!result.success) {
@@ -152,10 +165,11 @@ export function parseConfig(env: Record<string, string | undefined>) {
   if (s.DRAIN_DELAY_MS > s.SHUTDOWN_TIMEOUT_MS) {
     throw new ConfigError('DRAIN_DELAY_MS must not be more than SHUTDOWN_TIMEOUT_MS, which includes it.')
   }
+  const deadlineMs = s.DEADLINE_MS - ANSWER_MARGIN_MS
   return {
     logLevel: s.LOG_LEVEL,
-    database: { address, writeConnections: s.DB_WRITE_CONNECTIONS, deadlineMs: s.DEADLINE_MS },
-    app: { maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS, maxStreams: s.MAX_STREAMS },
+    database: { address, connections: s.DB_CONNECTIONS, deadlineMs },
+    app: { deadlineMs, maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS, maxStreams: s.MAX_STREAMS },
     server: {
       port: s.PORT,
       host: s.HOST,

@@ -3,10 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { createApp } from './app.ts'
 import { type Config, ConfigError, parseConfig, settings } from './config.ts'
-import { createDatabase } from './db/client.ts'
+import { createPool } from './db/pool.ts'
+import { createReadiness } from './db/readiness.ts'
 import { createLog } from './http/log.ts'
 import { startServer } from './server.ts'
 import { createUserStore } from './users/store.ts'
+import { users } from './users/table.ts'
 
 const USAGE = `Usage: node main.js [serve | migrate | ensure-secret]
 
@@ -33,28 +35,31 @@ function stopSignal(): AbortSignal {
 
 async function serve(config: Config) {
   const stopping = stopSignal()
+  const stopped = once(stopping, 'abort')
   const log = createLog(config.logLevel)
-  const database = createDatabase({
+  const database = createPool({
     ...config.database,
     applicationName: 'users-api',
     onChange(of, failure) {
-      const what = of === 'reads' ? 'database' : 'database writes'
+      const what = of === 'database' ? 'database' : 'database writes'
       if (failure) log.warn({ reason: failure.message, code: failure.code }, `${what} unavailable`)
       else log.info(`${what} available`)
     },
   })
-  const opened = database.opened()
-  const users = createUserStore(database)
-  const app = createApp({ ...config.app, users, log, stopping, ping: database.ping })
+  const ready = createReadiness(database, [users], (problem) => {
+    if (problem) log.error({ reason: problem.message }, 'the database is not of this release: run `migrate`')
+    else log.info('the database is of this release')
+  })
+  const app = createApp({ ...config.app, users: createUserStore(database), log, stopping, ready })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
-  await Promise.race([opened, sleep(config.startupWaitMs)])
-  const server = await startServer({ ...config.server, fetch: app.fetch, stopping })
-  log.info({ port: server.port }, 'listening')
-  if (!stopping.aborted) await once(stopping, 'abort')
+  await Promise.race([database.opened, sleep(config.startupWaitMs), stopped])
+  const server = stopping.aborted ? undefined : await startServer({ ...config.server, fetch: app.fetch, stopping })
+  if (server) log.info({ port: server.port }, 'listening')
+  await stopped
   log.info({ signal: stopping.reason }, 'stopping')
   const until = performance.now() + config.server.shutdownTimeoutMs
-  await server.stop()
+  await server?.stop()
   await database.close(Math.max(0, until - performance.now()))
   log.info('stopped')
 }

@@ -1,12 +1,15 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { type AppOptions, createApp } from '../src/app.ts'
 import { parseConfig } from '../src/config.ts'
-import { createDatabase } from '../src/db/client.ts'
+import { createPool, type PoolOptions } from '../src/db/pool.ts'
+import { createReadiness } from '../src/db/readiness.ts'
 import { createLog } from '../src/http/log.ts'
 import { startServer } from '../src/server.ts'
 import { createUserStore } from '../src/users/store.ts'
+import { users } from '../src/users/table.ts'
 import { createContract } from './contract.ts'
 import { createTestDatabase, type TestDatabase } from './database.ts'
 
@@ -18,6 +21,8 @@ export type Api = {
   port: number
   /** Its own database; that of DATABASE_URL is whoever's gave it. */
   database: TestDatabase | undefined
+  /** What the pool told of the database and of writes. */
+  told: [of: string, reason: string | undefined][]
   /** Sends a request; a body that is an object goes as JSON. The answer is checked against /openapi.json. */
   request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
   /** Sends bytes as they are and collects what comes back until the connection closes. */
@@ -28,17 +33,27 @@ export type Api = {
 /** The service as `serve` runs it, on a free port and a database of its own; `env` and `options` change what it is made of. */
 export async function startApi(env: Record<string, string> = {}, options: Partial<AppOptions> = {}): Promise<Api> {
   const database = env.DATABASE_URL ? undefined : await createTestDatabase()
-  const config = parseConfig({ DATABASE_URL: database?.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...env })
+  const config = parseConfig({
+    DATABASE_URL: database?.url,
+    PORT: '0',
+    HOST: '127.0.0.1',
+    DRAIN_DELAY_MS: '0',
+    STARTUP_WAIT_MS: '60000',
+    ...env,
+  })
   const stopping = new AbortController()
-  const db = createDatabase({ ...config.database, applicationName: 'test' })
+  const told: Api['told'] = []
+  const onChange: PoolOptions['onChange'] = (of, failure) => told.push([of, failure?.message])
+  const db = createPool({ ...config.database, applicationName: 'test', onChange })
   const app = createApp({
     ...config.app,
     users: createUserStore(db),
     log: createLog('silent'),
-    ping: db.ping,
+    ready: createReadiness(db, [users], () => {}),
     stopping: stopping.signal,
     ...options,
   })
+  await Promise.race([db.opened, sleep(config.startupWaitMs)])
   const server = await startServer({ ...config.server, fetch: app.fetch, stopping: stopping.signal })
   const url = `http://127.0.0.1:${server.port}`
   const check = createContract((await (await fetch(`${url}/openapi.json`)).json()) as never)
@@ -47,6 +62,7 @@ export async function startApi(env: Record<string, string> = {}, options: Partia
     url,
     port: server.port,
     database,
+    told,
     async request(method, path, body, headers = {}) {
       const json = typeof body === 'object' && body !== null && !(body instanceof Uint8Array)
       const init: RequestInit = { method, headers: { ...(json && { 'content-type': 'application/json' }), ...headers } }

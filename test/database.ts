@@ -3,6 +3,8 @@ import postgres from 'postgres'
 import { inject } from 'vitest'
 import { parseConfig } from '../src/config.ts'
 import type { Address } from '../src/db/address.ts'
+import type { Row } from '../src/db/connection.ts'
+import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 
 export const addressOf = (url: string): Address => parseConfig({ DATABASE_URL: url }).database.address
 
@@ -25,4 +27,44 @@ export async function createTestDatabase({ empty = false } = {}): Promise<TestDa
       await admin.end()
     },
   }
+}
+
+export type TestPool = Pool & {
+  sql: postgres.Sql
+  /** Run a statement with the pool's own deadline. */
+  read(text: string, parameters?: readonly unknown[]): Promise<Row[]>
+  write(text: string, parameters?: readonly unknown[]): Promise<Row[]>
+  /** The processes of PostgreSQL that serve the pool. */
+  backends(): Promise<number[]>
+  close(): Promise<void>
+}
+
+/** A pool on a database of its own, or on `address`. */
+export async function createTestPool({ empty = false, ...options }: Partial<PoolOptions> & { empty?: boolean } = {}) {
+  const database = await createTestDatabase({ empty })
+  const { sql, url } = database
+  const pool = createPool({
+    address: addressOf(url),
+    applicationName: 'test',
+    connections: 9,
+    deadlineMs: 5000,
+    ...options,
+  })
+  await pool.opened
+  const within = () => performance.now() + pool.deadlineMs
+  return {
+    ...pool,
+    sql,
+    read: (text: string, parameters: readonly unknown[] = []) => pool.query('read', text, parameters, within()),
+    write: (text: string, parameters: readonly unknown[] = []) => pool.query('write', text, parameters, within()),
+    async backends() {
+      const rows = await sql`
+        select pid from pg_stat_activity where application_name = 'test' and datname = current_database() order by pid`
+      return rows.map(({ pid }) => Number(pid))
+    },
+    async close() {
+      await pool.close(1000)
+      await database.drop()
+    },
+  } satisfies TestPool
 }

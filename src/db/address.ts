@@ -11,6 +11,3 @@ export type Address = {
   password: string
   ssl: (typeof SSL_MODES)[number]
 }
-
-/** The address as postgres.js takes it. */
-export const driverOptions = ({ ssl, ...address }: Address) => ({ ...address, ssl: ssl === 'disable' ? false : ssl })

@@ -1,7 +1,12 @@
+import { once } from 'node:events'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { readMigrationFiles } from 'drizzle-orm/migrator'
+import { drizzle } from 'drizzle-orm/postgres-js'
+import { migrate as migrateByDrizzle } from 'drizzle-orm/postgres-js/migrator'
 import postgres from 'postgres'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
 import { freePort, startPostgres } from '../../dev/postgres.ts'
@@ -76,6 +81,27 @@ test('keeps nothing of a migration that fails, and says why', async () => {
   expect(await run()).toBeGreaterThan(0)
 })
 
+test("keeps nothing when the API's role cannot be made", async () => {
+  const reserved = { user: 'pg_api', password: 'secret' }
+  await expect(run(undefined, reserved)).rejects.toThrow(/nothing of it was kept: role name "pg_api" is reserved/)
+  expect(await columns()).toEqual([])
+})
+
+test("takes its turns with drizzle's own migrator", async () => {
+  const now = Date.now()
+  const second = withMigration('create table second (x int)', now)
+  const third = withMigration('create table third (x int)', now + 1, second)
+  const db = drizzle(database.sql)
+  await migrateByDrizzle(db, { migrationsFolder: `${ROOT}drizzle` })
+  expect(await run()).toBe(0)
+  expect(await run(second)).toBe(1)
+  await migrateByDrizzle(db, { migrationsFolder: third })
+  expect(await run(third)).toBe(0)
+  const record = await database.sql`select hash, created_at from drizzle.__drizzle_migrations order by id`
+  const known = readMigrationFiles({ migrationsFolder: third })
+  expect(record).toEqual(known.map(({ hash, folderMillis }) => ({ hash, created_at: String(folderMillis) })))
+})
+
 test('refuses a migration that is older than what the database has had, for it would be left out', async () => {
   const now = Date.now()
   const first = withMigration('create table first (x int)', now)
@@ -104,6 +130,66 @@ test('waits its turn for a table that a long transaction holds, and lets others 
     await expect(run(withMigration('alter table users add column other text', undefined, next))).rejects.toThrow(
       /long transaction/,
     )
+  })
+})
+
+describe('a connection that is lost while it migrates', () => {
+  /** Runs a migration up to a lock that the test holds, through a network that can fail. */
+  async function startMigration() {
+    const blocked = withMigration(
+      [
+        'create table once_only (x int)',
+        'set local lock_timeout = 0',
+        'select pg_advisory_xact_lock(1)',
+        'insert into once_only values (1)',
+      ].join('--> statement-breakpoint\n'),
+    )
+    const { port, ...address } = addressOf(database.url)
+    const network = await startProxy(port)
+    onTestFinished(network.close)
+    const blocker = postgres(database.url, { max: 1 })
+    await blocker`select pg_advisory_lock(1)`
+    const first = migrate({ address: { ...address, port: network.port }, folder: blocked, api: undefined, waitMs: 0 })
+    first.catch(() => {})
+    const backends = async () => {
+      const rows = await database.sql`select pid from pg_stat_activity
+        where datname = current_database() and application_name = 'users-api migrate' and wait_event = 'advisory'`
+      return rows.map(({ pid }) => pid)
+    }
+    await expect.poll(backends).toHaveLength(1)
+    return { first, blocked, network, backends, release: () => blocker.end() }
+  }
+
+  const expectAppliedOnce = async () => {
+    expect(await database.sql`select x from once_only`).toEqual([{ x: 1 }])
+    const [record] = await database.sql`select count(*)::int, count(distinct hash)::int as distinct
+      from drizzle.__drizzle_migrations`
+    expect(record).toEqual({ count: 2, distinct: 2 })
+  }
+
+  test('fails in one sentence, and another process starts when PostgreSQL has ended it', async () => {
+    const { first, blocked, network, release } = await startMigration()
+    network.cut()
+    await expect(first).rejects.toThrow(MigrationError)
+    await expect(first).rejects.toThrow(/^The connection was lost .*: try again\.$/)
+    // PostgreSQL notices the loss only when the statement ends.
+    await expect(run(blocked)).rejects.toThrow(/Another process is still migrating/)
+    expect(await columns()).toEqual([])
+    const second = run(blocked, undefined, 600_000)
+    await release()
+    expect(await second).toBe(2)
+    await expectAppliedOnce()
+  })
+
+  test('fails in one sentence when PostgreSQL ends it', async () => {
+    const { first, blocked, backends, release } = await startMigration()
+    for (const pid of await backends()) await database.sql`select pg_terminate_backend(${pid})`
+    await expect(first).rejects.toThrow(/^The connection was lost .*: try again\.$/)
+    await expect.poll(backends).toEqual([])
+    await release()
+    expect(await columns()).toEqual([])
+    expect(await run(blocked)).toBe(2)
+    await expectAppliedOnce()
   })
 })
 
@@ -139,12 +225,33 @@ describe('a database that is not up yet', () => {
   })
 })
 
+test.each([
+  ['at once', (socket: Socket) => socket.destroy()],
+  ['with a reset', (socket: Socket) => socket.resetAndDestroy()],
+  ['after the first message', (socket: Socket) => socket.once('data', () => socket.end())],
+])('a server that closes each connection %s is given up in time, with pauses between tries', async (_, hangUp) => {
+  const waitMs = 1000
+  let connections = 0
+  const server = createServer((socket) => {
+    connections += 1
+    hangUp(socket.on('error', () => {}))
+  }).listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => void server.close())
+  const { port } = server.address() as AddressInfo
+  const url = `postgres://u:p@127.0.0.1:${port}/db`
+  const migrating = main(['migrate'], { DATABASE_URL: url, MIGRATE_WAIT_MS: String(waitMs) })
+  expect(await migrating.exited).toBe(1)
+  expect(migrating.stderr()).toMatch(/^users-api: The database at 127\.0\.0\.1:\d+ cannot be used: [^\n]+\n$/)
+  expect(connections).toBeLessThanOrEqual(waitMs / 250 + 2)
+})
+
 test('explains a password that the database refuses', async () => {
   const url = new URL(database.url)
   url.password = 'wrong'
   const refused = main(['migrate'], { DATABASE_URL: url.href })
   expect(await refused.exited).toBe(1)
-  expect(refused.stderr()).toMatch(/refuses the password of role "postgres".*README/)
+  expect(refused.stderr()).toMatch(/refuses the password of role "postgres".*kustomize\/README\.md/)
 })
 
 describe("the API's role", () => {

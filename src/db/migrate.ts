@@ -1,11 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { readMigrationFiles } from 'drizzle-orm/migrator'
-import { drizzle } from 'drizzle-orm/postgres-js'
-import { migrate as applyMigrations } from 'drizzle-orm/postgres-js/migrator'
+import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
-import { type Address, driverOptions } from './address.ts'
+import type { Address } from './address.ts'
+import { type Connection, connect } from './connection.ts'
 import { scramVerifier } from './scram.ts'
-import { unavailable } from './unavailable.ts'
+import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
 export type MigrateOptions = {
   /** Who owns the tables. */
@@ -18,127 +17,136 @@ export type MigrateOptions = {
   waitMs: number
 }
 
-/** A reason that a person has to see to: trying again does not help. */
+/** Says in one sentence, for a person, why the database was not migrated. */
 export class MigrationError extends Error {
-  override readonly name = 'MigrationError'
+  override readonly name: string = 'MigrationError'
 }
+
+/** A reason that may pass: trying again may help. */
+class PassingError extends MigrationError {}
 
 /** The key of the advisory lock that migrations hold; any number that nothing else in the database uses. */
 const LOCK_KEY = 7_203_411
 const RETRY_MS = 250
 /** While a migration waits for a table, everybody else who needs it waits behind it. */
 const LOCK_TIMEOUT_MS = 1000
-/** SQLSTATE (PostgreSQL, appendix A). */
+const CONNECT_TIMEOUT_MS = 5000
+const CLOSE_TIMEOUT_MS = 1000
+/** SQLSTATEs (PostgreSQL, appendix A). */
 const LOCK_NOT_AVAILABLE = '55P03'
+const INVALID_PASSWORD = '28P01'
+
+const LOCK_TAKEN = 'Another process is still migrating the database. Nothing was changed: try again later.'
+const TABLE_HELD = 'A long transaction holds a table that a migration changes. Nothing was changed: try again later.'
+const CONNECTION_LOST =
+  'The connection was lost while the database was migrated. Either all of it was kept or nothing: try again.'
+const NEWER =
+  'The database has migrations that this release does not know: it is newer than the code. Deploy that release or a later one.'
+const OLDER =
+  'A migration is older than one that the database has had, and would be left out: remove it and generate it anew.'
 
 /**
- * Brings the database to this release: applies what is missing of `folder` in one transaction, under an advisory
- * lock, so that any number of processes may start at once; then creates and grants the API's role.
+ * Brings the database to this release: applies what is missing of `folder`, and creates and grants the API's role.
+ * All of it is one transaction that holds a lock, so any number of processes may start at once.
  * @returns how many migrations were applied
- * @throws MigrationError when the database is newer than `folder`, a migration fails, or `waitMs` are over; nothing is
- * half-applied
+ * @throws MigrationError when the database is newer than `folder`, a migration fails, the connection is lost, or
+ * `waitMs` are over; nothing is half-applied
  */
 export async function migrate({ address, folder, api, waitMs }: MigrateOptions): Promise<number> {
   const until = performance.now() + waitMs
-  const sql = await connect(address, until)
-  try {
-    await retryUntil(until, 'Another process is still migrating the database.', async () => {
-      const [row] = await sql`select pg_try_advisory_lock(${LOCK_KEY}) as locked`
-      return row?.locked
-    })
-    const known = readMigrationFiles({ migrationsFolder: folder }).map(({ folderMillis }) => folderMillis)
-    const before = await appliedTimes(sql)
-    const [newest, newestBefore] = [Math.max(0, ...known), Math.max(0, ...before)]
-    if (newestBefore > newest) {
-      throw new MigrationError(
-        'The database has migrations that this release does not know: it is newer than the code. Deploy that release or a later one.',
-      )
-    }
-    const missing = known.filter((time) => !before.includes(time))
-    if (missing.some((time) => time < newestBefore)) {
-      throw new MigrationError(
-        'A migration is older than one that the database has had, and would be left out: remove it and generate it anew.',
-      )
-    }
-    await retryUntil(until, 'A long transaction holds a table that a migration changes.', () => apply(sql, folder))
-    if (api) await grantApiRole(sql, api)
-    return missing.length
-  } finally {
-    await sql.end({ timeout: 5 })
-  }
-}
-
-/** Tries until `work` gives true; past `until` once more and no longer. @throws MigrationError that says `why` */
-async function retryUntil(until: number, why: string, work: () => Promise<boolean>) {
-  while (!(await work())) {
-    if (performance.now() > until) throw new MigrationError(`${why} Nothing was changed: try again later.`)
-    await sleep(RETRY_MS)
-  }
-}
-
-/** Applies what is missing; false when it waited too long for a lock. */
-async function apply(sql: postgres.Sql, folder: string): Promise<boolean> {
-  try {
-    await applyMigrations(drizzle(sql), { migrationsFolder: folder })
-    return true
-  } catch (cause) {
-    const reason = cause instanceof Error && cause.cause instanceof Error ? cause.cause : cause
-    if (!(reason instanceof postgres.PostgresError)) throw cause
-    if (reason.code === LOCK_NOT_AVAILABLE) return false
-    throw new MigrationError(`A migration failed and nothing of it was kept: ${reason.message}`, { cause })
-  }
-}
-
-/** Connects, and waits until `until` for a database that is still starting. */
-async function connect(address: Address, until: number): Promise<postgres.Sql> {
-  const sql = postgres({
-    ...driverOptions(address),
-    max: 1,
-    connect_timeout: 5,
-    max_lifetime: null,
-    fetch_types: false,
-    onnotice: () => {},
-    connection: { application_name: 'users-api migrate', lock_timeout: LOCK_TIMEOUT_MS },
-  } as postgres.Options<Record<string, postgres.PostgresType>>)
+  const migrations = readMigrationFiles({ migrationsFolder: folder })
   for (;;) {
     try {
-      await sql`select 1`
-      return sql
+      return await attempt(address, migrations, api)
     } catch (error) {
-      if (error instanceof postgres.PostgresError && error.code === '28P01') {
-        throw new MigrationError(
-          `The database refuses the password of role "${address.user}". A volume keeps the password that it was made with: if the Secret was lost or changed since, see "A lost Secret" in the README.`,
-          { cause: error },
-        )
-      }
-      if (unavailable(error) === undefined || performance.now() > until) {
-        await sql.end({ timeout: 0 })
-        const reason = error instanceof Error ? error.message || String(error) : String(error)
-        throw new MigrationError(`The database at ${address.host}:${address.port} cannot be used: ${reason}`, {
-          cause: error,
-        })
-      }
+      if (!(error instanceof PassingError) || performance.now() > until) throw error
       await sleep(RETRY_MS)
     }
   }
 }
 
-/** When the migrations were generated that the database has had: drizzle keeps that in milliseconds. */
-async function appliedTimes(sql: postgres.Sql): Promise<number[]> {
-  const [table] = await sql`select to_regclass('drizzle.__drizzle_migrations') is not null as exists`
-  if (!table?.exists) return []
-  return (await sql`select created_at from drizzle.__drizzle_migrations`).map(({ created_at }) => Number(created_at))
+/** Migrates on a connection of its own. Closing it also ends a transaction that failed. @throws MigrationError */
+async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']): Promise<number> {
+  const { sql, close } = await open(address)
+  try {
+    // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
+    // The lock time-out is set here, because a pooler refuses or drops it as an option of the connection.
+    await sql.unsafe(`begin; set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
+    const [row] = await sql`select pg_try_advisory_xact_lock(${LOCK_KEY}) as locked`
+    if (!row?.locked) throw new PassingError(LOCK_TAKEN)
+    const missing = await apply(sql, migrations)
+    if (api) await grantApiRole(sql, api)
+    await sql`commit`
+    return missing
+  } catch (error) {
+    throw explained(error)
+  } finally {
+    await close(CLOSE_TIMEOUT_MS)
+  }
+}
+
+/** @throws MigrationError that says why the database cannot be used; PassingError where it may only be starting */
+async function open(address: Address): Promise<Connection> {
+  try {
+    return await connect({ address, applicationName: 'users-api migrate', connectTimeoutMs: CONNECT_TIMEOUT_MS })
+  } catch (error) {
+    if (!(error instanceof DatabaseUnavailable)) throw error
+    if (error.code === INVALID_PASSWORD) {
+      throw new MigrationError(
+        `The database refuses the password of role "${address.user}". A volume keeps the password that it was made with: if the Secret was lost or changed since, see "A lost Secret" in kustomize/README.md.`,
+        { cause: error },
+      )
+    }
+    const Reason = unavailable(error.cause) ? PassingError : MigrationError
+    throw new Reason(`The database at ${address.host}:${address.port} cannot be used: ${error.message}`, {
+      cause: error,
+    })
+  }
+}
+
+/** The error as a MigrationError; as it is if it tells neither of a statement nor of the connection. */
+function explained(cause: unknown): unknown {
+  if (cause instanceof MigrationError) return cause
+  if (cause instanceof postgres.PostgresError) {
+    if (cause.code === LOCK_NOT_AVAILABLE) return new PassingError(TABLE_HELD, { cause })
+    return new MigrationError(`The migration failed and nothing of it was kept: ${cause.message}`, { cause })
+  }
+  return unavailable(cause) ? new MigrationError(CONNECTION_LOST, { cause }) : cause
+}
+
+/**
+ * Applies and records the migrations that are missing, as drizzle's own migrator does.
+ * @returns how many there were
+ * @throws MigrationError when they do not follow those that the database has had
+ */
+async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<number> {
+  await sql`create schema if not exists drizzle`
+  await sql`create table if not exists drizzle.__drizzle_migrations (
+    id serial primary key, hash text not null, created_at bigint)`
+  const rows = await sql`select created_at from drizzle.__drizzle_migrations`
+  const applied = rows.map(({ created_at }) => Number(created_at))
+  const newest = Math.max(0, ...applied)
+  if (newest > Math.max(0, ...migrations.map(({ folderMillis }) => folderMillis))) {
+    throw new MigrationError(NEWER)
+  }
+  const missing = migrations.filter(({ folderMillis }) => !applied.includes(folderMillis))
+  if (missing.some(({ folderMillis }) => folderMillis < newest)) {
+    throw new MigrationError(OLDER)
+  }
+  for (const { sql: statements, hash, folderMillis } of missing) {
+    for (const statement of statements) await sql.unsafe(statement)
+    await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values (${hash}, ${folderMillis})`
+  }
+  return missing.length
 }
 
 /** The API may use the rows of the tables in `public`, and change nothing else: neither tables nor migrations. */
 async function grantApiRole(sql: postgres.Sql, { user, password }: { user: string; password: string }) {
-  await sql.begin(async (transaction) => {
-    // postgres.js would take a dot in a name for a schema's.
-    const role = transaction.unsafe(`"${user.replaceAll('"', '""')}"`)
-    const [found] = await transaction`select 1 from pg_roles where rolname = ${user}`
-    if (!found) await transaction`create role ${role} login`
-    await transaction`alter role ${role} login password ${transaction.unsafe(`'${scramVerifier(password)}'`)}`
-    await transaction`grant usage on schema public to ${role}`
-    await transaction`grant select, insert, update, delete on all tables in schema public to ${role}`
-  })
+  // postgres.js would take a dot in a name for a schema's.
+  const role = sql.unsafe(`"${user.replaceAll('"', '""')}"`)
+  const [found] = await sql`select 1 from pg_roles where rolname = ${user}`
+  if (!found) await sql`create role ${role} login`
+  await sql`alter role ${role} login password ${sql.unsafe(`'${scramVerifier(password)}'`)}`
+  await sql`grant usage on schema public to ${role}`
+  await sql`grant select, insert, update, delete on all tables in schema public to ${role}`
 }

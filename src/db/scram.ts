@@ -4,8 +4,8 @@ import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
 const ITERATIONS = 4096
 
 /**
- * What PostgreSQL keeps of a password (RFC 5803): who sends this, as psql's \password does, leaves the password in
- * no log of statements. The password's bytes are taken as they are, for postgres.js logs in with them so.
+ * The form in which PostgreSQL keeps a password (RFC 5803). Statements that hold it leave the password in no log, as
+ * with psql's \password. The password's bytes are taken as they are, because postgres.js logs in with them so.
  */
 export function scramVerifier(password: string): string {
   const salt = randomBytes(16)

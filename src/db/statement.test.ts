@@ -1,20 +1,17 @@
+import { sql } from 'drizzle-orm'
+import { boolean, integer, pgTable, text } from 'drizzle-orm/pg-core'
 import fc from 'fast-check'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
-import { createDatabase, type Database } from './client.ts'
-import { arrayText, rfc3339 } from './statement.ts'
+import { createTestPool, type TestPool } from '../../test/database.ts'
+import { at, joined, joinedOrNull } from './columnar.ts'
+import { identity, rfc3339, timestamp } from './columns.ts'
+import { arrayText, builder, type Placeholders, prepare } from './statement.ts'
 
-let database: TestDatabase
-let db: Database
+let db: TestPool
 beforeAll(async () => {
-  database = await createTestDatabase({ empty: true })
-  const address = addressOf(database.url)
-  db = createDatabase({ address, applicationName: 'test', deadlineMs: 5000, writeConnections: 1 })
+  db = await createTestPool({ empty: true })
 })
-afterAll(async () => {
-  await db.close(1000)
-  await database.drop()
-})
+afterAll(() => db.close())
 
 /** What PostgreSQL makes of the elements of an array, one after the other. */
 async function elements(type: string, array: string) {
@@ -52,8 +49,83 @@ test('a time of PostgreSQL is told to the millisecond, with the zeros that Postg
   await fc.assert(
     fc.asyncProperty(fc.array(time, { minLength: 1 }), async (times) => {
       const told = await elements('timestamptz(3)', arrayText(times))
-      expect(told.map((text) => rfc3339(text as string))).toEqual(times)
+      expect(told.map((text) => rfc3339(String(text)))).toEqual(times)
     }),
     { numRuns: 200 },
   )
+})
+
+const things = pgTable('things', {
+  id: identity(),
+  name: text().notNull(),
+  note: text(),
+  size: integer(),
+  good: boolean().notNull(),
+  createdAt: timestamp('created_at'),
+})
+
+test('joined columns come back as the rows that they were, with nulls and empty texts where they belong', async () => {
+  await db.sql`create table things (id bigint primary key generated always as identity, name text not null, note text,
+    size int, good boolean not null, created_at timestamptz(3) not null default now())`
+  const insert = prepare(($: Placeholders<'name' | 'note' | 'size' | 'good'>) =>
+    builder
+      .insert(things)
+      .values({ name: $('name'), note: $('note'), size: $('size'), good: $('good') })
+      .returning(),
+  )
+  const run = (text: string, parameters: readonly unknown[]) => db.write(text, parameters)
+  const rows = []
+  for (const [name, note, size, good] of [
+    ['', null, null, true],
+    ['a', '', 0, false],
+    ['b\n"\\,', 'null', -5, true],
+    ['c', null, 7, false],
+  ] as const) {
+    rows.push(...(await insert(run, { name, note, size, good })))
+  }
+  const page = prepare(() =>
+    builder
+      .select({
+        id: joined(things.id),
+        name: joined(things.name),
+        note: joined(things.note),
+        size: joined(things.size),
+        good: joined(things.good),
+        createdAt: joined(things.createdAt),
+        short: joinedOrNull(things.name, sql`nullif(${things.name}, '')`),
+      })
+      .from(things),
+  )
+  const [columns] = await page(run, {})
+  const decoded = Object.entries(columns ?? {}).map(([name, values]) => [name, values?.()] as const)
+  const found = rows.map((_, i) =>
+    Object.fromEntries(decoded.map(([name, values]) => [name, at<unknown>(values ?? [], i)])),
+  )
+  expect(found).toEqual(rows.map((row) => ({ ...row, short: row.name || null })))
+  expect(() => at(columns?.id?.() ?? [], rows.length)).toThrow(/has 4 values, and row 4 is missing/)
+  await db.sql`truncate things`
+  const [none] = await page(run, {})
+  expect(new Set(Object.values(none ?? {}))).toEqual(new Set([null]))
+})
+
+test('a statement that fails throws the error of the database, without its parameters', async () => {
+  const fails = prepare(($: Placeholders<'value'>) =>
+    builder.select({ n: sql<number>`(${$('value')}::text)::int` }).from(sql`(values (1)) as t (x)`),
+  )
+  const error: unknown = await fails((...statement) => db.read(...statement), { value: 'secret' }).catch((e) => e)
+  expect(error).toMatchObject({ name: 'PostgresError', code: '22P02' })
+})
+
+test('a name that a statement does not have, and a value that it lacks, do not compile', () => {
+  const get = prepare(($: Placeholders<'id'>) => {
+    // @ts-expect-error: the placeholder is misspelt.
+    const misspelt = $('idd')
+    return builder
+      .select()
+      .from(things)
+      .where(sql`${things.id} in (${$('id')}, ${misspelt})`)
+  })
+  // @ts-expect-error: the value has another name.
+  const call = () => get(async () => [], { idd: 1 })
+  expect(call).toBeTypeOf('function')
 })

@@ -1,46 +1,52 @@
-import { fillPlaceholders, type Query, type SQLWrapper } from 'drizzle-orm'
-import { PgDialect } from 'drizzle-orm/pg-core'
-import { drizzle } from 'drizzle-orm/postgres-js'
-import postgres from 'postgres'
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { DrizzleQueryError, type Placeholder, sql } from 'drizzle-orm'
+import { drizzle } from 'drizzle-orm/pg-proxy'
+import type { Parameter, Row } from './connection.ts'
 
-/** A row's columns as PostgreSQL's text, but booleans and numbers of up to 4 bytes. */
-export type Row = readonly (string | number | boolean | null)[]
+/** Sends a statement's text and parameters to PostgreSQL. */
+export type Run = (text: string, parameters: readonly unknown[]) => Promise<Row[]>
+/** Runs a statement with a value for each placeholder. Its rows are typed by the columns that it selects. */
+export type Statement<Name extends string, Rows> = (run: Run, values: Record<Name, Parameter>) => Promise<Rows>
 
-/** Drizzle to build statements with; it is connected to nothing. */
-export const builder = drizzle.mock()
+/** Makes the placeholders of a statement; other names than these do not compile. */
+export type Placeholders<Name extends string> = (name: Name) => Placeholder
 
-/** A statement whose text is made once: runs by `read` or `write` of a Database, its placeholders filled by name. */
-export type Statement<Name extends string> = (run: Run, values: Record<Name, unknown>, since?: number) => Promise<Row[]>
-type Run = (text: string, parameters: readonly unknown[], since?: number) => Promise<Row[]>
+/** What Drizzle's builders of select, insert, update and delete have in common. */
+type Preparable<Rows> = { prepare(name: string): { execute(values: Record<string, unknown>): Promise<Rows> } }
 
-const dialect = new PgDialect()
+/** Leads from the statement that Drizzle executes to its `run`. */
+const runs = new AsyncLocalStorage<Run>()
+
+/** Drizzle, to build statements with. It is connected to nothing: `prepare` makes them run. */
+export const builder = drizzle(async (text, parameters) => {
+  const run = runs.getStore()
+  if (!run) throw new Error('This statement was not made by prepare().')
+  return { rows: await run(text, parameters) }
+})
 
 /**
- * Makes a statement of a Drizzle query, or of its `sql` template, that has `sql.placeholder`s by these names. `make` is
- * called when it first runs: to make all of them at once would be a twentieth of a cold start.
+ * Makes a statement. Its text is built once, when it first runs: building all of them at the start would be a twentieth
+ * of a cold start. The statement throws what `run` throws.
+ * @param make builds it; the type of its parameter names the placeholders
  */
-export function prepare<Name extends string>(make: () => SQLWrapper): Statement<Name> {
-  let made: Query | undefined
-  return (run, values, since) => {
-    made ??= dialect.sqlToQuery(make().getSQL())
-    return run(made.sql, fillPlaceholders(made.params, values), since)
+export function prepare<Name extends string, Rows>(
+  make: (placeholder: Placeholders<Name>) => Preparable<Rows>,
+): Statement<Name, Rows> {
+  let statement: ReturnType<Preparable<Rows>['prepare']> | undefined
+  return async (run, values) => {
+    statement ??= make(sql.placeholder).prepare('')
+    const execute = statement.execute.bind(statement, values)
+    try {
+      return await runs.run(run, execute)
+    } catch (error) {
+      // The message of Drizzle's own error holds the parameters.
+      throw error instanceof DrizzleQueryError ? error.cause : error
+    }
   }
 }
-
-/** Whether a statement was refused because another row has a value that is unique (SQLSTATE 23505). */
-export const isUniqueViolation = (error: unknown): error is postgres.PostgresError =>
-  error instanceof postgres.PostgresError && error.code === '23505'
 
 /** A one-dimensional array as PostgreSQL reads it (PostgreSQL, section 8.15.6). */
 export const arrayText = (values: readonly (string | number | null)[]): string => `{${values.map(element).join()}}`
 
 const element = (value: string | number | null) =>
   typeof value === 'string' ? `"${value.replace(/[\\"]/g, '\\$&')}"` : (value ?? 'NULL')
-
-/** timestamptz(3) as PostgreSQL writes it in UTC, to RFC 3339: '2026-01-02 03:04:05.67+00' to '2026-01-02T03:04:05.670Z'. */
-export function rfc3339(text: string): string {
-  if (text.length === 26) return `${text.slice(0, 10)}T${text.slice(11, 23)}Z`
-  // PostgreSQL leaves out the zeros at the end of the fraction, and a fraction of none.
-  const time = text.slice(11, -3)
-  return `${text.slice(0, 10)}T${time.length === 8 ? `${time}.` : time}`.padEnd(23, '0').concat('Z')
-}

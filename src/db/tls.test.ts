@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../dev/postgres.ts'
 import { addressOf } from '../../test/database.ts'
 import type { Address } from './address.ts'
-import { createDatabase } from './client.ts'
+import { createPool } from './pool.ts'
 
 const dataDir = join(tmpdir(), `users-api-tls-${process.pid}`)
 const trusted = getCACertificates('default')
@@ -44,9 +44,10 @@ async function certify(name: string) {
 /** Whether the connection is encrypted, or why there is none; and how much of a large answer came. */
 async function connect(ssl: Address['ssl']) {
   const address = { ...addressOf(pg.url), host: 'localhost', ssl }
-  const db = createDatabase({ address, applicationName: 'test', deadlineMs: 2000, writeConnections: 1 })
+  const db = createPool({ address, applicationName: 'test', deadlineMs: 2000, connections: 3 })
   try {
-    const [row] = await db.read("select ssl, repeat('x', 200000) from pg_stat_ssl where pid = pg_backend_pid()", [])
+    const text = "select ssl, repeat('x', 200000) from pg_stat_ssl where pid = pg_backend_pid()"
+    const [row] = await db.query('read', text, [], performance.now() + 2000)
     return { encrypted: row?.[0], bytes: String(row?.[1]).length }
   } catch (error) {
     return (error as Error).message

@@ -1,12 +1,9 @@
 import postgres from 'postgres'
 
-/**
- * How far a statement came that got no answer: 'unsent' and 'refused' changed nothing; what was 'lost' on its way
- * may have been carried out.
- */
+/** Whether a statement without an answer may have been carried out: only what was 'lost' may. */
 export type Reached = 'unsent' | 'refused' | 'lost'
 
-/** The database cannot be asked now; the message says why, for the log and never for a client. */
+/** The database cannot be asked now. The message says why: for the log, never for a client. */
 export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
   readonly reached: Reached
@@ -18,11 +15,6 @@ export class DatabaseUnavailable extends Error {
     this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
   }
-
-  /** Whether it tells of a row that others hold (SQLSTATE 40 and 55P03, or a turn that came too late), not of the database. */
-  get isOfRow(): boolean {
-    return this.code === undefined ? this.reached === 'refused' : /^(40|55P03)/.test(this.code)
-  }
 }
 
 /**
@@ -31,18 +23,40 @@ export class DatabaseUnavailable extends Error {
  * primary that was demoted (25006). PostgreSQL, appendix A.
  */
 const TRANSIENT = /^(08|40|53|55|57|58|25006)/
-/** Of these, those that end the session, and with it all that is on the connection. */
+/** Of these, the ones that end the session. */
 const ENDING = /^(08|57P0)/
+/** Of these, the ones that concern a row which others hold, and not the database: a deadlock, a lock that took too long. */
+const OF_A_ROW = /^(40|55P03)/
+/** PostgreSQL finds here that a migration made a prepared statement invalid, before it carries it out. */
+const STALE_ROUTINES = ['RevalidateCachedQuery', 'FetchPreparedStatement']
+/** Codes of postgres.js and of Node's sockets, not of mistakes in a call (ERR_INVALID_ARG_TYPE). */
+const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)[A-Z_]+$)/
 
 /** The error as DatabaseUnavailable if it tells of the database's state; undefined if it tells of the statement. */
 export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   if (error instanceof DatabaseUnavailable) return error
   if (error instanceof postgres.PostgresError) {
+    if (STALE_ROUTINES.includes(error.routine)) return new DatabaseUnavailable(error.message, 'unsent', error)
     if (!TRANSIENT.test(error.code)) return undefined
     return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
   const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  if (!/^(CONNECTION_|CONNECT_|E[A-Z_]+$)/.test(code)) return undefined
+  if (!CONNECTION_LOST.test(code)) return undefined
   // An AggregateError, of several addresses tried, has no message.
   return new DatabaseUnavailable((error instanceof Error && error.message) || code, 'lost', error)
 }
+
+/** Whether a migration made the prepared statement invalid: nothing was done, and the next attempt prepares it anew. */
+export const isStale = ({ cause }: DatabaseUnavailable): boolean =>
+  cause instanceof postgres.PostgresError && STALE_ROUTINES.includes(cause.routine)
+
+/** Whether a row that another transaction holds is the reason: nothing was done, and other rows are not concerned. */
+export const isHeldRow = (error: unknown): boolean => OF_A_ROW.test(unavailable(error)?.code ?? '')
+
+/** Whether a constraint refused a statement (SQLSTATE class 23). */
+export const isConstraintViolation = (error: unknown): error is postgres.PostgresError =>
+  error instanceof postgres.PostgresError && /^23/.test(error.code)
+
+/** Whether a statement was refused because another row has a value that is unique (SQLSTATE 23505). */
+export const isUniqueViolation = (error: unknown): error is postgres.PostgresError =>
+  error instanceof postgres.PostgresError && error.code === '23505'

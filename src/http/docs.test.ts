@@ -41,7 +41,8 @@ test('has every route of the app but its own, and no other', () => {
   const app = createApp({
     users: {} as UserStore,
     log: createLog('silent'),
-    ping: async () => {},
+    ready: async () => {},
+    deadlineMs: 1,
     stopping: new AbortController().signal,
     maxBodyBytes: 1,
     maxRequests: 1,

@@ -7,6 +7,8 @@ export type Env = {
   Variables: {
     requestId: string
     log: Logger
+    /** Its deadline, a time of performance.now(). */
+    until: number
     /** Of the methods that have one. */
     body: Uint8Array
   }

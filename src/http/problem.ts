@@ -101,7 +101,7 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
   if (error instanceof DatabaseUnavailable) {
     c.get('log').debug(entry, 'database unavailable')
     return unavailableProblem(
-      error.reached === 'lost'
+      error.reached === 'lost' && !['GET', 'HEAD'].includes(c.req.method)
         ? 'The connection to the database was lost: a change may have been made or not. Repeat it; a POST, with its Idempotency-Key.'
         : 'The database cannot take this request now.',
     )

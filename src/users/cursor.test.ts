@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
+import { MAX_ID } from '../db/columns.ts'
 import { decodeCursor, encodeCursor } from './cursor.ts'
-import { MAX_ID } from './table.ts'
 
 test('a cursor gives back the id that it was made of', () => {
   fc.assert(

@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib'
-import { MAX_ID } from './table.ts'
+import { MAX_ID } from '../db/columns.ts'
 
 const VERSION = 1
 

@@ -7,8 +7,7 @@ import { NDJSON_MEDIA_TYPE, ndjson } from '../http/ndjson.ts'
 import { Problem, ProblemType, unavailableProblem } from '../http/problem.ts'
 import { valid, validJson } from '../http/validate.ts'
 import { LIMIT_DEFAULT, ListQuery, NewUser, PATCH_MEDIA_TYPES, UserId, UserPatch } from './schemas.ts'
-import type { StoredUser } from './statements.ts'
-import type { Conflict, UserStore, Versions } from './store.ts'
+import type { Conflict, StoredUser, UserStore, Versions } from './store.ts'
 
 /** A client may keep a user, but must ask again each time: another request may have changed it. */
 const CACHE = { 'Cache-Control': 'private, no-cache' }
@@ -66,8 +65,8 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     }
   }
 
-  async function existing(id: number): Promise<StoredUser> {
-    const found = await store.get(id)
+  async function existing(c: Context<Env>, id: number): Promise<StoredUser> {
+    const found = await store.get(id, c.get('until'))
     if (!found) throw missing()
     return found
   }
@@ -80,7 +79,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     const versions = ifMatch(c.req.header('if-match'))
     const excluded = ifNoneMatch(c.req.header('if-none-match'))
     if (!excluded) return versions
-    const found = await existing(id)
+    const found = await existing(c, id)
     assertOneOf(versions, found)
     if (excluded(found.version)) throw stale()
     return [found.version]
@@ -100,7 +99,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .get('/', valid('query', ListQuery), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
       if (wantsStream(c)) return stream(c, after) as never
-      const page = await store.list({ limit, after, username, email })
+      const page = await store.list({ limit, after, username, email }, c.get('until'))
       const headers: Record<string, string> = { ...CACHE, Vary: 'Accept' }
       if (page.next !== null) {
         const query = new URLSearchParams({ ...c.req.query(), cursor: page.next })
@@ -111,14 +110,14 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
 
     .post('/', validJson(NewUser), async (c) => {
       const key = idempotencyKey(c.req.header('idempotency-key'))
-      const result = await store.create(c.req.valid('json'), key)
+      const result = await store.create(c.req.valid('json'), key, c.get('until'))
       if (result.outcome !== 'created') throw refusal(result)
       return json(c, result.user, 201, { ...tagged(result), Location: `/users/${result.user.id}` })
     })
 
     .get('/:id', valid('param', UserId), async (c) => {
       const { id } = c.req.valid('param')
-      const found = await existing(id)
+      const found = await existing(c, id)
       assertOneOf(ifMatch(c.req.header('if-match')), found)
       if (ifNoneMatch(c.req.header('if-none-match'))?.(found.version)) {
         return answer(c, null, 304, tagged(found)) as never
@@ -129,7 +128,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .put('/:id', valid('param', UserId), validJson(NewUser), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
-      const result = await store.update(id, c.req.valid('json'), versions)
+      const result = await store.update(id, c.req.valid('json'), versions, c.get('until'))
       if (result.outcome !== 'updated') throw refusal(result)
       return json(c, result.user, 200, tagged(result))
     })
@@ -139,11 +138,11 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       const versions = await conditions(c, id)
       const patch = c.req.valid('json')
       if (patch.username === undefined && patch.email === undefined) {
-        const found = await existing(id)
+        const found = await existing(c, id)
         assertOneOf(versions, found)
         return json(c, found.user, 200, tagged(found))
       }
-      const result = await store.update(id, patch, versions)
+      const result = await store.update(id, patch, versions, c.get('until'))
       if (result.outcome !== 'updated') throw refusal(result)
       return json(c, result.user, 200, tagged(result))
     })
@@ -151,7 +150,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .delete('/:id', valid('param', UserId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
-      const result = await store.remove(id, versions)
+      const result = await store.remove(id, versions, c.get('until'))
       if (result.outcome !== 'removed') throw refusal(result)
       return answer(c, null, 204, {})
     })

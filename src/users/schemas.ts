@@ -1,6 +1,6 @@
 import * as z from 'zod'
+import { MAX_ID } from '../db/columns.ts'
 import { decodeCursor } from './cursor.ts'
-import { MAX_ID } from './table.ts'
 
 export const USERNAME_MAX_LENGTH = 80
 export const EMAIL_MAX_LENGTH = 254

@@ -1,183 +1,149 @@
-import { and, asc, eq, gt, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
-import { builder, prepare, type Row, rfc3339 } from '../db/statement.ts'
+import { and, asc, eq, gt, max, ne, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import { at, joined, joinedOrNull } from '../db/columnar.ts'
+import { builder, type Placeholders, prepare } from '../db/statement.ts'
 import type { User } from './schemas.ts'
 import { folded, users } from './table.ts'
 
-/** A user and the version that its entity tag names: 1 at first, one more after each change. */
-export type StoredUser = { user: User; version: number }
 /** What no two users share. */
 export const FIELDS = ['username', 'email'] as const
 export type Field = (typeof FIELDS)[number]
 
-const { placeholder } = sql
-const columns = {
-  id: users.id,
-  username: users.username,
-  email: users.email,
-  version: users.version,
-  createdAt: users.createdAt,
-  updatedAt: users.updatedAt,
+const { id, username, email, createdAt, updatedAt, version } = users
+const columns = { id, username, email, createdAt, updatedAt }
+
+const same = (field: Field, value: SQLWrapper) => sql`${folded(users[field])} = ${folded(value)}`
+
+/** The user with this id, if its version is one of these or they are null. */
+const target = ($: Placeholders<'id' | 'versions'>) =>
+  and(eq(id, $('id')), sql`(${$('versions')}::int[] is null or ${version} = any(${$('versions')}::int[]))`)
+
+/** Columns of several users, joined. Most users were never updated: then the time of that is null. */
+const joinedColumns = {
+  ids: joined(id).as('ids'),
+  usernames: joined(username).as('usernames'),
+  emails: joined(email).as('emails'),
+  created: joined(createdAt).as('created'),
+  updated: joinedOrNull(updatedAt, sql`nullif(${updatedAt}, ${createdAt})`).as('updated'),
 }
-const ofVersion = sql`(${placeholder('versions')}::int[] is null or ${users.version} = any(${placeholder('versions')}::int[]))`
-const target = and(eq(users.id, placeholder('id')), ofVersion)
 
-/** Stands between the values of a column: neither a username nor an email can hold it. */
-const SEPARATOR = '\u001f'
+/** One row with the users that have these ids, in any order. */
+export const getUsers = prepare(($: Placeholders<'ids'>) =>
+  builder
+    .select({ ...joinedColumns, versions: joined(version) })
+    .from(users)
+    .where(sql`${id} = any(${$('ids')}::bigint[])`),
+)
 
-/**
- * A page as one row that has each column's values in one text, which costs PostgreSQL as much and us half of what
- * a row for each user costs. Most users were never updated: then the time of that is left out, too.
- */
-function page(filter?: SQL) {
-  const rows = builder
+/** The user with this username and, where it is not null, this email. */
+export const findByUsername = prepare(($: Placeholders<Field>) => {
+  const sameEmail = or(sql`${$('email')}::text is null`, same('email', $('email')))
+  return builder
     .select(columns)
     .from(users)
-    .where(and(gt(users.id, placeholder('after')), filter))
-    .orderBy(asc(users.id))
-    .limit(placeholder('limit'))
-    .as('page')
-  const joined = (value: SQLWrapper) => sql`string_agg(${value}, ${sql.raw(`U&'\\001f'`)})`
-  return builder
-    .select({
-      ids: joined(sql`${rows.id}::text`),
-      usernames: joined(rows.username),
-      emails: joined(rows.email),
-      createdAt: joined(sql`${rows.createdAt}::text`),
-      updatedAt: joined(sql`coalesce(nullif(${rows.updatedAt}, ${rows.createdAt})::text, '')`),
-    })
-    .from(rows)
-}
+    .where(and(same('username', $('username')), sameEmail))
+})
 
-/** A time as `rfc3339` writes it, for the one place where PostgreSQL makes the JSON. */
+export const findByEmail = prepare(($: Placeholders<'email'>) =>
+  builder
+    .select(columns)
+    .from(users)
+    .where(same('email', $('email'))),
+)
+
+/** Several pages at once, each one row: the users with ids above `after`, at most `limit` of them, in their order. */
+export const listPages = prepare(($: Placeholders<'after' | 'limit'>) => {
+  const asked = sql`unnest(${$('after')}::bigint[], ${$('limit')}::int[]) with ordinality as asked (after, "limit", n)`
+  const following = builder.select(columns).from(users).where(gt(id, sql`asked.after`)).orderBy(asc(id))
+  const page = builder.select(joinedColumns).from(sql`(${following} limit asked."limit") as users`).as('page')
+  const { ids, usernames, emails, created, updated } = page
+  return builder.select({ ids, usernames, emails, created, updated }).from(asked).crossJoinLateral(page).orderBy(sql`n`)
+})
+
+/** The users of one row of joined columns. */
+export function usersOf({ ids, usernames, emails, created, updated }: JoinedUsers): User[] {
+  if (!(ids && usernames && emails && created && updated)) return []
+  const [names, addresses, createdAts, updatedAts] = [usernames(), emails(), created(), updated()]
+  return ids().map((id, row) => ({
+    id,
+    username: at(names, row),
+    email: at(addresses, row),
+    createdAt: at(createdAts, row),
+    updatedAt: at(updatedAts, row) ?? at(createdAts, row),
+  }))
+}
+export type JoinedUsers = Awaited<ReturnType<typeof listPages>>[number]
+
+/** A time as RFC 3339, where PostgreSQL makes the JSON. */
 const jsonTime = (column: SQLWrapper) => sql`to_char(${column}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
 
-/**
- * The users after one as lines of JSON, and the last id: PostgreSQL makes the text, so that a stream of a million
- * users leaves next to nothing behind in our memory.
- */
-function jsonLines() {
-  const rows = builder
+/** The users with ids above `after` as lines of JSON, and the last id: a stream leaves next to nothing in our memory. */
+export const listLines = prepare(($: Placeholders<'after' | 'limit'>) => {
+  const page = builder
     .select({
-      id: users.id,
-      username: users.username,
-      email: users.email,
-      createdAt: jsonTime(users.createdAt).as('createdAt'),
-      updatedAt: jsonTime(users.updatedAt).as('updatedAt'),
+      id,
+      username,
+      email,
+      createdAt: jsonTime(createdAt).as('createdAt'),
+      updatedAt: jsonTime(updatedAt).as('updatedAt'),
     })
     .from(users)
-    .where(gt(users.id, placeholder('after')))
-    .orderBy(asc(users.id))
-    .limit(placeholder('limit'))
+    .where(gt(id, $('after')))
+    .orderBy(asc(id))
+    .limit($('limit'))
     .as('page')
+  const lines = sql<string | null>`string_agg(row_to_json(page)::text, U&'\\000a') || U&'\\000a'`
+  return builder.select({ lines, last: max(page.id) }).from(page)
+})
+
+type NewRows = Placeholders<'usernames' | 'emails' | 'keys' | 'hashes'>
+
+/** Rows must come by username, so that two statements that meet take their keys in one order. */
+const insert = (onConflict: SQL) =>
+  prepare(($: NewRows) => {
+    const inserted = builder.$with('inserted', { id, username, createdAt }).as(sql`
+      insert into ${users} (username, email, idempotency_key, idempotency_hash)
+      select username, email, key, hash from unnest(
+        ${$('usernames')}::text[], ${$('emails')}::text[], ${$('keys')}::text[], ${$('hashes')}::text[]
+      ) as given (username, email, key, hash)
+      ${onConflict}
+      returning id, username, created_at`)
+    return builder.with(inserted).select().from(inserted)
+  })
+
+/** One row that conflicts fails them all (SQLSTATE 23505). */
+export const insertAll = insert(sql.empty())
+/** Leaves out the rows that conflict. It costs PostgreSQL half as much again, for it looks for each key twice. */
+export const insertOrSkip = insert(sql`on conflict do nothing`)
+
+export const updateUser = prepare(($: Placeholders<'id' | 'versions' | Field>) =>
+  builder
+    .update(users)
+    .set({
+      username: sql`coalesce(${$('username')}, ${username})`,
+      email: sql`coalesce(${$('email')}, ${email})`,
+      version: sql`${version} + 1`,
+      updatedAt: sql`now()`,
+    })
+    .where(target($))
+    .returning({ ...columns, version }),
+)
+
+export const removeUser = prepare(($: Placeholders<'id' | 'versions'>) =>
+  builder.delete(users).where(target($)).returning({ id }),
+)
+
+/** Users other than `id` who stand in the way of this username, email or Idempotency-Key. */
+export const findRivals = prepare(($: Placeholders<'id' | 'key' | Field>) => {
+  const sameKey = sql`${users.idempotencyKey} = ${$('key')}`
   return builder
     .select({
-      lines: sql`string_agg(row_to_json(page)::text, U&'\\000a') || U&'\\000a'`,
-      last: sql`max(${rows.id})`,
-    })
-    .from(rows)
-}
-
-const is = (field: Field) => sql`${folded(users[field])} = ${folded(placeholder(field))}`
-
-/** Inserts users; they must come by username, so that two statements that meet take their keys in one order. */
-const insert = (onConflict = sql.empty()) =>
-  prepare<'usernames' | 'emails' | 'keys' | 'hashes'>(
-    () => sql`
-    insert into ${users} (username, email, idempotency_key, idempotency_hash)
-    select * from unnest(${placeholder('usernames')}::text[], ${placeholder('emails')}::text[], ${placeholder('keys')}::text[], ${placeholder('hashes')}::text[])
-    ${onConflict}
-    returning ${users.id}, ${users.username}, ${users.createdAt}`,
-  )
-
-/** Every statement on users; each is prepared once, by name, and lists its columns. */
-export const statements = {
-  get: prepare<'id'>(() =>
-    builder
-      .select(columns)
-      .from(users)
-      .where(eq(users.id, placeholder('id'))),
-  ),
-  getMany: prepare<'ids'>(() =>
-    builder
-      .select(columns)
-      .from(users)
-      .where(sql`${users.id} = any(${placeholder('ids')}::bigint[])`),
-  ),
-  list: prepare<'after' | 'limit'>(page),
-  /** By username and, where it is not null, by email as well. */
-  listByUsername: prepare<'after' | 'limit' | Field>(() =>
-    page(and(is('username'), or(sql`${placeholder('email')}::text is null`, is('email')))),
-  ),
-  listByEmail: prepare<'after' | 'limit' | 'email'>(() => page(is('email'))),
-  lines: prepare<'after' | 'limit'>(jsonLines),
-  /** Many users at once; one that conflicts fails them all (23505). */
-  insert: insert(),
-  /** Many users at once, without those that conflict: half as much work again for PostgreSQL, which looks for each twice. */
-  insertOrSkip: insert(sql`on conflict do nothing`),
-  update: prepare<'id' | 'versions' | Field>(() =>
-    builder
-      .update(users)
-      .set({
-        username: sql`coalesce(${placeholder('username')}, ${users.username})`,
-        email: sql`coalesce(${placeholder('email')}, ${users.email})`,
-        version: sql`${users.version} + 1`,
-        updatedAt: sql`now()`,
-      })
-      .where(target)
-      .returning(columns),
-  ),
-  remove: prepare<'id' | 'versions'>(() => builder.delete(users).where(target).returning({ id: users.id })),
-  /** Who stands in the way of a new user, and what the Idempotency-Key was used for. */
-  rivals: prepare<'key' | Field>(() =>
-    builder
-      .select({
-        username: is('username'),
-        email: is('email'),
-        key: sql`coalesce(${users.idempotencyKey} = ${placeholder('key')}, false)`,
-        hash: users.idempotencyHash,
-        id: users.id,
-        createdAt: users.createdAt,
-      })
-      .from(users)
-      .where(sql`${is('username')} or ${is('email')} or ${users.idempotencyKey} = ${placeholder('key')}`),
-  ),
-}
-
-/** A row of `rivals`: whether it has the same username, email and key, and what an answer to the same key needs. */
-export const toRival = ([username, email, key, hash, id, createdAt]: Row) => ({
-  username: username as boolean,
-  email: email as boolean,
-  sameKey: key as boolean,
-  hash: hash as string | null,
-  id: Number(id),
-  createdAt: rfc3339(createdAt as string),
-})
-
-/** The user of a row of `columns`. */
-export const toStored = ([id, username, email, version, createdAt, updatedAt]: Row): StoredUser => ({
-  user: {
-    id: Number(id),
-    username: username as string,
-    email: email as string,
-    createdAt: rfc3339(createdAt as string),
-    updatedAt: rfc3339(updatedAt as string),
-  },
-  version: version as number,
-})
-
-/** The users of a page's one row. */
-export function toUsers([row]: Row[]): User[] {
-  const [ids, usernames = [], emails = [], created = [], updated = []] = (row ?? []).map((column) =>
-    typeof column === 'string' ? column.split(SEPARATOR) : [],
-  )
-  return (ids ?? []).map((id, i) => {
-    const createdAt = rfc3339(created[i] as string)
-    return {
-      id: Number(id),
-      username: usernames[i] as string,
-      email: emails[i] as string,
+      username: sql<boolean>`coalesce(${same('username', $('username'))}, false)`,
+      email: sql<boolean>`coalesce(${same('email', $('email'))}, false)`,
+      sameKey: sql<boolean>`coalesce(${sameKey}, false)`,
+      hash: users.idempotencyHash,
+      id,
       createdAt,
-      updatedAt: updated[i] ? rfc3339(updated[i]) : createdAt,
-    }
-  })
-}
+    })
+    .from(users)
+    .where(and(ne(id, $('id')), or(same('username', $('username')), same('email', $('email')), sameKey)))
+})

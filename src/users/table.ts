@@ -1,8 +1,6 @@
 import { type SQL, sql } from 'drizzle-orm'
-import { bigint, check, integer, pgTable, text, timestamp, uniqueIndex } from 'drizzle-orm/pg-core'
-
-/** Identity values stay within what a JSON number holds exactly (RFC 8259, section 6). */
-export const MAX_ID = Number.MAX_SAFE_INTEGER
+import { check, integer, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { identity, timestamp } from '../db/columns.ts'
 
 /**
  * What makes two values the same user: neither case nor normal form counts (Unicode 16, section 3.13.5). What D145 does
@@ -11,20 +9,17 @@ export const MAX_ID = Number.MAX_SAFE_INTEGER
 export const folded = (value: unknown): SQL =>
   sql`normalize(casefold(${value} collate pg_catalog.pg_unicode_fast), nfc)`
 
-const time = (name: string) =>
-  timestamp(name, { precision: 3, withTimezone: true, mode: 'string' }).notNull().defaultNow()
-
 export const users = pgTable(
   'users',
   {
-    id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ maxValue: MAX_ID }),
+    id: identity(),
     username: text().notNull(),
     email: text().notNull(),
     version: integer().notNull().default(1),
     idempotencyKey: text('idempotency_key'),
     idempotencyHash: text('idempotency_hash'),
-    createdAt: time('created_at'),
-    updatedAt: time('updated_at'),
+    createdAt: timestamp('created_at'),
+    updatedAt: timestamp('updated_at'),
   },
   (t) => [
     uniqueIndex('users_username_key').on(folded(t.username)),

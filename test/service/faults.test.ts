@@ -16,6 +16,8 @@ const DEADLINE_MS = 1500
 /** What a machine that others use may add to any wait. */
 const SLACK_MS = 1500
 
+/** Two of them are never given to writes. */
+const CONNECTIONS = 6
 const settings = { fsync: 'off', max_connections: 20, superuser_reserved_connections: 3 }
 const dataDir = join(tmpdir(), `users-api-faults-${process.pid}`)
 let pg: Postgres
@@ -28,7 +30,11 @@ beforeAll(async () => {
   proxy = await startProxy(pg.port)
   const through = new URL(pg.url)
   through.port = String(proxy.port)
-  api = await startApi({ DATABASE_URL: through.href, DEADLINE_MS: String(DEADLINE_MS), DB_WRITE_CONNECTIONS: '4' })
+  api = await startApi({
+    DATABASE_URL: through.href,
+    DEADLINE_MS: String(DEADLINE_MS),
+    DB_CONNECTIONS: String(CONNECTIONS),
+  })
   admin = postgres(pg.url, { max: 2, onnotice: () => {} })
 })
 beforeEach(() => right())
@@ -180,7 +186,6 @@ describe('the database silent: each request is answered 503 within its deadline,
       ...Array.from({ length: 10 }, () => api.request('GET', '/users')),
       ...Array.from({ length: 20 }, () => create()),
       api.request('PUT', '/users/1', { username: 'a', email: 'a@example.com' }),
-      api.request('GET', '/readyz'),
     ]
     const answers = await Promise.all(requests.map(timed))
     for (const { answer, ms } of answers) {
@@ -200,6 +205,7 @@ describe('the database silent: each request is answered 503 within its deadline,
     }
     // Once it is known, nobody waits.
     expect(await unavailable()).toBeLessThan(SLACK_MS / 2)
+    await unavailable('/readyz')
     expect((await api.request('GET', '/livez')).status).toBe(200)
     end()
     expect(await right()).toBeLessThan(RECOVERY_MS)
@@ -283,10 +289,44 @@ test('the disk full (53100): writes are 503, reads go on, and right again by its
   expect(await right()).toBeLessThan(RECOVERY_MS)
 })
 
-test('new connections refused, as after a change of the password: the open ones carry every write', async () => {
-  // The first creates open a few connections for writes; the others would be opened when they are needed.
-  await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+test('commits that wait for a standby which is away: few are stuck, other writes are 503 at once, reads go on', async () => {
+  const standby = async (names: string) => {
+    await admin.unsafe(`alter system set synchronous_standby_names = '${names}'`)
+    await admin`select pg_reload_conf()`
+    await expect.poll(() => admin`show synchronous_standby_names`).toEqual([{ synchronous_standby_names: names }])
+  }
+  const stuck = async () => (await admin`select from pg_stat_activity where wait_event = 'SyncRep'`).length
+  const { id } = (await create()).body
+  api.told.splice(0)
+  await standby('nobody')
+  onTestFinished(() => standby(''))
+  const reads = new Set<number>()
+  const writes = Array.from({ length: 24 }, async () => {
+    for (let i = 0; i < 4; i++) {
+      const { answer, ms } = await timed(create())
+      expect(answer.status).toBe(503)
+      expect(ms).toBeLessThan(DEADLINE_MS + SLACK_MS)
+      reads.add((await api.request('GET', `/users/${id}`)).status)
+      reads.add((await api.request('GET', '/users?limit=1')).status)
+      expect(await stuck()).toBeLessThanOrEqual(CONNECTIONS - 2)
+    }
+  })
+  await Promise.all(writes)
+  expect([...reads]).toEqual([200])
+  // As many as writes may have: the others are not even sent.
+  expect(await stuck()).toBeGreaterThan(0)
+  while ((await stuck()) < CONNECTIONS - 2) await create()
+  await expect.poll(async () => (await timed(create())).ms).toBeLessThan(DEADLINE_MS / 2)
+  expect((await api.request('GET', '/readyz')).status).toBe(200)
+  await standby('')
   await right()
+  expect(api.told).toEqual([
+    ['writes', 'it did not answer in time'],
+    ['writes', undefined],
+  ])
+})
+
+test('new connections refused, as after a change of the password: the open ones carry every write', async () => {
   const users = await Promise.all(Array.from({ length: 6 }, () => create()))
   const other = postgres(new URL('/template1', pg.url).href, { max: 1 })
   const accept = (on: boolean) => other.unsafe(`alter database postgres allow_connections ${on}`)

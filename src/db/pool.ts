@@ -1,0 +1,393 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Address } from './address.ts'
+import { type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
+import { DatabaseUnavailable, isConstraintViolation, isHeldRow, isStale, unavailable } from './unavailable.ts'
+
+/** What a statement is for. It decides which connections it may take. */
+export type Use = 'read' | 'write' | 'stream'
+
+export type PoolOptions = {
+  address: Address
+  applicationName: string
+  /** Connections for reads and writes together; `RESERVED_FOR_READS` of them are never given to writes. */
+  connections: number
+  /** Longest run of a statement, in ms. */
+  deadlineMs: number
+  /** Called when the database, or writes alone, begin to fail, and when they succeed again. */
+  onChange?: (of: 'database' | 'writes', failure: DatabaseUnavailable | undefined) => void
+}
+
+/** Connections to one PostgreSQL. Each carries one statement at a time. */
+export type Pool = {
+  /**
+   * Runs a statement until `until`, a time of performance.now(). What changes nothing is sent once more if its
+   * connection is lost.
+   * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
+   * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
+   */
+  query(use: Use, text: string, parameters: readonly unknown[], until: number): Promise<Row[]>
+  /** Longest run of a statement, in ms. */
+  deadlineMs: number
+  /** Whether reads or writes are under way now. */
+  busy(): boolean
+  /** Why nothing can be asked now. */
+  failure(): DatabaseUnavailable | undefined
+  /** Whether a connection is idle and no statement has succeeded for a second: only a question can tell how things are. */
+  quiet(): boolean
+  /** Resolves when the database has answered for the first time, however long that takes. */
+  opened: Promise<void>
+  /** Waits for running statements for at most `timeoutMs`, then closes every connection. */
+  close(timeoutMs: number): Promise<void>
+}
+
+/** Of the connections for reads and writes, as many as writes never get: locked rows must not stop reads. */
+const RESERVED_FOR_READS = 2
+export const MIN_CONNECTIONS = RESERVED_FOR_READS + 1
+/** Connections for streams, beside the others. */
+const STREAM_CONNECTIONS = 4
+const USES = ['read', 'write', 'stream'] as const
+
+const TICK_MS = 100
+const IDLE_TIMEOUT_MS = 10_000
+/** Short, so that a database that was out of reach is found again soon after it returns. */
+const CONNECT_TIMEOUT_MS = 1500
+const RECONNECT_INTERVAL_MS = 250
+const RENEW_INTERVAL_MS = 1000
+const QUIET_MS = 1000
+/** Less time than this is not enough for an answer: the statement is not sent. */
+const SEND_MARGIN_MS = 50
+/** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
+const STATEMENT_TIMEOUT_SHARE = 0.9
+/** Of the deadline, the longest wait for a lock: meanwhile the statement occupies a connection. */
+const LOCK_TIMEOUT_SHARE = 0.2
+/** Of the deadline, the silence after which the database is asked whether it answers at all. */
+const SUSPICION_SHARE = 0.25
+
+type Work = {
+  use: Use
+  text: string
+  parameters: readonly Parameter[]
+  until: number
+  resolve(rows: Row[]): void
+  reject(error: unknown): void
+}
+
+type Link = {
+  connection: Connection
+  /** A link of an earlier generation is closed as soon as it is free. */
+  generation: number
+  work: Work | undefined
+  /** When its statement was sent, or when it became idle. */
+  since: number
+  /** Its caller was told that there is no answer. The connection is kept: PostgreSQL may still work for it. */
+  givenUp: boolean
+}
+
+/** Opens connections to `address` as they are needed, and closes what is idle, down to one. */
+export function createPool(options: PoolOptions): Pool {
+  const { address, applicationName, connections, deadlineMs, onChange } = options
+  const maxWrites = connections - RESERVED_FOR_READS
+  const suspicionMs = deadlineMs * SUSPICION_SHARE
+  const links = new Set<Link>()
+  /** The one that was used last is used next. */
+  const idle: Link[] = []
+  const waiting: Record<Use, Set<Work>> = { read: new Set(), write: new Set(), stream: new Set() }
+  const running: Record<Use, number> = { read: 0, write: 0, stream: 0 }
+  const opened = Promise.withResolvers<void>()
+  let opening = 0
+  let openAgainAt = 0
+  let generation = 0
+  let renewedAt = Number.NEGATIVE_INFINITY
+  let asking = false
+  let closed = false
+  let failure: DatabaseUnavailable | undefined
+  let writeFailure: DatabaseUnavailable | undefined
+  /** When any connection was answered, when a statement succeeded, and when a write did. */
+  let heardAt = performance.now()
+  let succeededAt = Number.NEGATIVE_INFINITY
+  let writtenAt = Number.NEGATIVE_INFINITY
+
+  const ticker = setInterval(() => {
+    // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
+    setImmediate(tick)
+  }, TICK_MS).unref()
+
+  // Opening and closing
+
+  async function openLink(): Promise<Link> {
+    const connection = await connect({
+      address,
+      applicationName,
+      connectTimeoutMs: CONNECT_TIMEOUT_MS,
+      statementTimeoutMs: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
+      lockTimeoutMs: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
+      onClose: () => drop(link),
+    })
+    const link: Link = { connection, generation, work: undefined, since: performance.now(), givenUp: false }
+    return link
+  }
+
+  async function open() {
+    const start = performance.now()
+    opening++
+    try {
+      // What ended the last connection may have ended this attempt: one quick failure does not count.
+      const link = await openLink().catch((error: unknown) => {
+        if (closed || performance.now() - start > RECONNECT_INTERVAL_MS) throw error
+        return openLink()
+      })
+      if (closed) return link.connection.destroy()
+      links.add(link)
+      idle.push(link)
+      hear()
+      opened.resolve()
+    } catch (error) {
+      if (closed) return
+      openAgainAt = performance.now() + RECONNECT_INTERVAL_MS
+      if (!usable()) fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
+      setTimeout(keepOne, RECONNECT_INTERVAL_MS).unref()
+    } finally {
+      opening--
+      dispatch()
+    }
+  }
+
+  /** Keeps at least one connection open, so that a failure is known before the next request. */
+  function keepOne() {
+    if (closed || opening > 0) return
+    if (failure || !usable()) void open()
+    else dispatch()
+  }
+
+  /** Whether some connection is idle, or waits for an answer and was not silent for long. */
+  const usable = () => [...links].some(({ work, since }) => !work || performance.now() - since < suspicionMs)
+
+  function drop(link: Link) {
+    if (!links.delete(link)) return
+    if (link.work) running[link.work.use]--
+    else if (idle.includes(link)) idle.splice(idle.indexOf(link), 1)
+    link.connection.destroy()
+    dispatch()
+    keepOne()
+  }
+
+  /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
+  function renew() {
+    generation++
+    renewedAt = performance.now()
+    dropIdle()
+  }
+
+  function dropIdle() {
+    for (const link of [...idle]) drop(link)
+  }
+
+  function closeIdle(now: number) {
+    const [oldest] = idle
+    if (!oldest || links.size === 1 || now - oldest.since < IDLE_TIMEOUT_MS) return
+    links.delete(oldest)
+    idle.shift()
+    void oldest.connection.close(CONNECT_TIMEOUT_MS)
+  }
+
+  // What is known of the database
+
+  function hear() {
+    heardAt = performance.now()
+    if (!failure) return
+    failure = undefined
+    onChange?.('database', undefined)
+  }
+
+  function fail(reason: DatabaseUnavailable) {
+    const before = failure
+    failure = reason
+    if (!before) renew()
+    if (before?.message !== reason.message) onChange?.('database', reason)
+    for (const use of USES) rejectWaiting(use, reason)
+  }
+
+  function rejectWaiting(use: Use, reason: DatabaseUnavailable) {
+    for (const work of waiting[use]) work.reject(reason)
+    waiting[use].clear()
+  }
+
+  /** Writes that fail alone are told of once, and once when they succeed again. */
+  function noteWrite(start: number, error?: DatabaseUnavailable) {
+    if (!error) writtenAt = performance.now()
+    else if (failure || isHeldRow(error) || writtenAt > start) return
+    if (Boolean(writeFailure) === Boolean(error)) return
+    writeFailure = error
+    onChange?.('writes', error)
+  }
+
+  /** The database was silent for long: asks it on the idle connections, or else on a new one, whether it answers at all. */
+  async function ask() {
+    asking = true
+    const until = performance.now() + CONNECT_TIMEOUT_MS
+    const answers = idle.splice(0).map((link) => {
+      running.read++
+      return new Promise<boolean>((resolve) => {
+        const lost = () => {
+          drop(link)
+          resolve(false)
+        }
+        void send(link, {
+          use: 'read',
+          text: 'select 1',
+          parameters: [],
+          until,
+          resolve: () => resolve(true),
+          reject: lost,
+        })
+      })
+    })
+    if (!(await Promise.all(answers)).includes(true)) await open()
+    asking = false
+  }
+
+  // Statements
+
+  /** How many more statements of this use may run. */
+  function allowance(use: Use) {
+    if (use === 'stream') return STREAM_CONNECTIONS - running.stream
+    const free = connections - running.read - running.write
+    return use === 'write' ? Math.min(free, maxWrites - running.write) : free
+  }
+
+  /** Gives idle connections to those who wait, in their order, and opens more where there are too few. */
+  function dispatch() {
+    if (closed) return
+    let wanted = 0
+    for (const use of USES) {
+      for (const work of waiting[use]) {
+        if (allowance(use) <= 0) break
+        const link = idle.pop()
+        if (!link) {
+          wanted += Math.min(waiting[use].size, allowance(use))
+          break
+        }
+        waiting[use].delete(work)
+        running[use]++
+        void send(link, work)
+      }
+    }
+    if (performance.now() < openAgainAt) return
+    const missing = Math.min(wanted, connections + STREAM_CONNECTIONS - links.size) - opening
+    for (let i = 0; i < missing; i++) void open()
+  }
+
+  async function send(link: Link, work: Work) {
+    link.work = work
+    link.since = performance.now()
+    try {
+      const rows = await run(link.connection, work.text, work.parameters)
+      succeededAt = performance.now()
+      hear()
+      free(link)
+      work.resolve(rows)
+    } catch (error) {
+      const reason = unavailable(error)
+      if (reason?.reached !== 'lost') hear()
+      // Idle connections may be lost as well: the next attempt gets one that is new or has just answered.
+      else dropIdle()
+      // After any other failure postgres.js may have counted rows that the next answer would begin with.
+      if (isConstraintViolation(error)) free(link)
+      else drop(link)
+      work.reject(reason ?? error)
+    }
+  }
+
+  function free(link: Link) {
+    if (!links.has(link)) return
+    if (link.generation !== generation) return drop(link)
+    if (link.work) running[link.work.use]--
+    link.work = undefined
+    link.givenUp = false
+    link.since = performance.now()
+    idle.push(link)
+    dispatch()
+  }
+
+  function submit(use: Use, text: string, parameters: readonly Parameter[], until: number): Promise<Row[]> {
+    if (closed) throw new DatabaseUnavailable('this process is stopping', 'unsent')
+    if (failure) throw failure
+    if (use === 'write' && stuckWrites() >= maxWrites) throw STUCK
+    if (until - performance.now() < SEND_MARGIN_MS) throw new DatabaseUnavailable('its turn came too late', 'unsent')
+    return new Promise((resolve, reject) => {
+      waiting[use].add({ use, text, parameters, until, resolve, reject })
+      dispatch()
+    })
+  }
+
+  const stuckWrites = () => [...links].filter(({ givenUp, work }) => givenUp && work?.use === 'write').length
+
+  function tick() {
+    const now = performance.now()
+    for (const use of USES) {
+      for (const work of waiting[use]) {
+        if (now < work.until - SEND_MARGIN_MS) continue
+        waiting[use].delete(work)
+        work.reject(new DatabaseUnavailable('no connection was free in time', 'unsent'))
+      }
+    }
+    for (const link of [...links]) giveUp(link, now)
+    if (stuckWrites() >= maxWrites) rejectWaiting('write', STUCK)
+    const silent = [...links].some(({ work, since }) => work && now - Math.max(since, heardAt) > suspicionMs)
+    if (silent && !asking && !failure) void ask()
+    closeIdle(now)
+  }
+
+  function giveUp(link: Link, now: number) {
+    const { work } = link
+    if (!work || now < work.until) return
+    link.givenUp = true
+    work.reject(new DatabaseUnavailable('it did not answer in time', 'lost'))
+    // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
+    const over = work.use !== 'write' && now - link.since > deadlineMs
+    if (over || link.generation !== generation) drop(link)
+  }
+
+  async function query(use: Use, text: string, parameters: readonly unknown[], until: number): Promise<Row[]> {
+    checkParameters(parameters)
+    const start = performance.now()
+    for (let attempt = 1; ; attempt++) {
+      try {
+        const rows = await submit(use, text, parameters, until)
+        if (use === 'write') noteWrite(start)
+        return rows
+      } catch (error) {
+        if (!(error instanceof DatabaseUnavailable)) throw error
+        // After a failover the old primary still answers, but only reads.
+        if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
+        const repeatable = use !== 'write' && ((error.reached === 'lost' && attempt === 1) || isHeldRow(error))
+        const again = (repeatable || isStale(error)) && performance.now() < until - SEND_MARGIN_MS
+        if (again) continue
+        if (use === 'write') noteWrite(start, error)
+        throw error
+      }
+    }
+  }
+
+  void open()
+
+  return {
+    query,
+    deadlineMs,
+    busy: () => running.read + running.write + waiting.read.size + waiting.write.size > 0,
+    failure: () => failure,
+    quiet: () => idle.length > 0 && performance.now() - succeededAt > QUIET_MS,
+    opened: opened.promise,
+    async close(timeoutMs) {
+      closed = true
+      clearInterval(ticker)
+      for (const use of USES) rejectWaiting(use, new DatabaseUnavailable('this process is stopping', 'unsent'))
+      await Promise.race([
+        sleep(timeoutMs, undefined, { ref: false }),
+        Promise.all([...links].map(({ connection }) => connection.close(timeoutMs))),
+      ])
+    },
+  }
+}
+
+const STUCK = new DatabaseUnavailable('earlier writes have no answer yet', 'unsent')
