@@ -312,7 +312,7 @@ describe('the gke overlay', () => {
   test('leaves the replicas to an autoscaler, and takes none away on the way there', async () => {
     edit(`${GKE}/kustomization.yaml`, /^images:/m, 'components:\n  - ../../components/hpa\n\nimages:')
     edit('kustomize/components/hpa/autoscaler.yaml', /minReplicas: \d+/, 'minReplicas: 5')
-    // The README's way: without it the sync takes "no number" for one replica.
+    // kustomize/README.md#autoscaling: without it the sync takes "no number" for one replica.
     await kubectl('annotate', 'deployment', 'users-api', 'kubectl.kubernetes.io/last-applied-configuration-')
     const seen = watchReplicas()
     await synced(await push('an autoscaler that wants five'))

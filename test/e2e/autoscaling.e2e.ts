@@ -19,7 +19,7 @@ test('the component hpa takes over a running Deployment, scales it up under load
     `insert into users (username, email) select 'big-' || n, 'big-' || n || '@example.com' from generate_series(1, ${BIG_PAGE}) n`,
   )
 
-  // The README's way: without the record that an apply once set the number, the next one does not take it away.
+  // kustomize/README.md#autoscaling: without the record that an apply once set the number, the next one does not take it away.
   await kubectl('annotate', 'deployment', 'users-api', 'kubectl.kubernetes.io/last-applied-configuration-')
   await apply('tests/hpa')
   expect(await replicas()).toBe(4)

@@ -118,7 +118,7 @@ test('the init container reached the Kubernetes API: the Secret is there, and it
   for (const { status } of api) expect(status.initContainerStatuses?.map(ended)).toContainEqual(['ensure-secret', 0])
 })
 
-test("the Kubernetes API's ports are open to every host, as the README says: its address is not known beforehand", async () => {
+test("the Kubernetes API's ports are open to every host, as kustomize/README.md says: its address is not known beforehand", async () => {
   expect(await fromApi(ip(strangers[0]), 8443)).toBe('open')
 })
 
