@@ -2,7 +2,13 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['src/**/*.test.ts', 'test/service/**/*.test.ts', 'dev/**/*.test.ts', '.github/**/*.test.ts'],
+    include: [
+      'src/**/*.test.ts',
+      'test/*.test.ts',
+      'test/service/**/*.test.ts',
+      'dev/**/*.test.ts',
+      '.github/**/*.test.ts',
+    ],
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
     maxWorkers: 3,
