@@ -2,13 +2,7 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: [
-      'src/**/*.test.ts',
-      'test/*.test.ts',
-      'test/service/**/*.test.ts',
-      'dev/**/*.test.ts',
-      '.github/**/*.test.ts',
-    ],
+    include: ['{src,dev,bench,.github,test/service}/**/*.test.ts', 'test/*.test.ts'],
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
     maxWorkers: 3,
