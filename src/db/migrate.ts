@@ -93,7 +93,7 @@ async function open(address: Address): Promise<Connection> {
     if (!(error instanceof DatabaseUnavailable)) throw error
     if (error.code === INVALID_PASSWORD) {
       throw new MigrationError(
-        `The database refuses the password of role "${address.user}". A volume keeps the password that it was made with: if the Secret was lost or changed since, see "A lost Secret" in kustomize/README.md.`,
+        `The database refuses the password of role "${address.user}". A volume keeps the password that it was made with. If the Secret was lost or changed since, see kustomize/README.md#a-lost-secret.`,
         { cause: error },
       )
     }
