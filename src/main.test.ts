@@ -96,6 +96,31 @@ describe('starting', () => {
     network.close()
   })
 
+  test('ends at once on SIGTERM while it waits for the database, and never listens', async () => {
+    const network = await startProxy(addressOf(database.url).port)
+    network.silence(true)
+    const api = start({ DATABASE_URL: through(network.port), STARTUP_WAIT_MS: '3600000' })
+    await api.printed(/database unavailable/)
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+    expect(api.stdout()).toContain('"msg":"stopped"')
+    expect(api.stdout()).not.toContain('listening')
+    network.close()
+  })
+
+  test('says to run `migrate` where the tables are not there, and is ready when it has run', async () => {
+    const empty = await createTestDatabase({ empty: true })
+    const api = await serve({ DATABASE_URL: empty.url })
+    expect((await fetch(`${api.url}/readyz`)).status).toBe(503)
+    expect((await fetch(`${api.url}/readyz`)).status).toBe(503)
+    expect(await main(['migrate'], { DATABASE_URL: empty.url }).exited).toBe(0)
+    expect((await fetch(`${api.url}/readyz`)).status).toBe(200)
+    expect(api.stdout().match(/run `migrate`/g)).toHaveLength(1)
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+    await empty.drop()
+  })
+
   test('does not wait for a silent database for longer than STARTUP_WAIT_MS', async () => {
     const network = await startProxy(addressOf(database.url).port)
     network.silence(true)

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
+import { Transform } from 'node:stream'
 
 /** A network between the service and PostgreSQL that can fail. */
 export type FaultyNetwork = {
@@ -8,6 +9,8 @@ export type FaultyNetwork = {
   sent(): string
   /** Silent: nothing arrives any more, on old and new connections, and nothing is refused. */
   silence(on: boolean): void
+  /** Slow: what PostgreSQL sends arrives so much later, on old and new connections. */
+  delay(ms: number): void
   /** Ends every connection, with a reset. */
   cut(): void
   close(): void
@@ -15,8 +18,9 @@ export type FaultyNetwork = {
 
 /** Leads to PostgreSQL on port `target`, from `port` or any free one. */
 export async function startProxy(target: number, port = 0): Promise<FaultyNetwork> {
-  const pairs = new Set<[Socket, Socket]>()
+  const pairs = new Set<[client: Socket, upstream: Socket, late: Transform]>()
   let silent = false
+  let delayMs = 0
   let log = ''
 
   /** Notes the types of the messages in what the service sends; a message may come in parts. */
@@ -39,12 +43,13 @@ export async function startProxy(target: number, port = 0): Promise<FaultyNetwor
 
   const server = createServer({ noDelay: true }, (client) => {
     const upstream = connect({ port: target, host: '127.0.0.1', noDelay: true })
-    const pair: [Socket, Socket] = [client, upstream]
+    const late = new Transform({ transform: (chunk, _, done) => void setTimeout(done, delayMs, null, chunk) })
+    const pair: [Socket, Socket, Transform] = [client, upstream, late]
     pairs.add(pair)
     const note = createNote()
     client.on('data', note)
-    client.pipe(upstream).pipe(client)
-    for (const socket of pair) {
+    client.pipe(upstream).pipe(late).pipe(client)
+    for (const socket of [client, upstream]) {
       socket.on('error', () => {})
       socket.on('close', () => {
         pairs.delete(pair)
@@ -64,17 +69,20 @@ export async function startProxy(target: number, port = 0): Promise<FaultyNetwor
     },
     silence(on) {
       silent = on
-      for (const [client, upstream] of pairs) {
+      for (const [client, upstream, late] of pairs) {
         if (on) {
           client.unpipe(upstream).pause()
-          upstream.unpipe(client).pause()
+          upstream.unpipe(late).pause()
         } else {
-          client.pipe(upstream).pipe(client)
+          client.pipe(upstream).pipe(late)
         }
       }
     },
+    delay(ms) {
+      delayMs = ms
+    },
     cut() {
-      for (const pair of pairs) for (const socket of pair) socket.resetAndDestroy()
+      for (const [client, upstream] of pairs) for (const socket of [client, upstream]) socket.resetAndDestroy()
     },
     close() {
       server.close()

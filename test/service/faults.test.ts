@@ -236,6 +236,35 @@ test('backends terminated: reads are answered; a write may be 503, and is safe t
   await expectAllThere(created)
 })
 
+test('a request has one deadline for all its statements, however late each is answered', async () => {
+  const deadlineMs = 4000
+  const slow = await startProxy(pg.port)
+  const url = new URL(pg.url)
+  url.port = String(slow.port)
+  const patient = await startApi({ DATABASE_URL: url.href, DEADLINE_MS: String(deadlineMs) })
+  onTestFinished(async () => {
+    slow.delay(0)
+    await patient.close()
+    slow.close()
+  })
+  const { id, username } = (await create()).body
+  const user = { username, email: 'another@example.com' }
+  const change = (headers: Record<string, string>) =>
+    patient.request('PUT', `/users/${id}`, user, { 'content-type': 'application/json', ...headers })
+  // Each takes two statements.
+  const requests = [
+    () => patient.request('POST', '/users', user),
+    () => change({ 'if-match': '"7"' }),
+    () => change({ 'if-none-match': '"7"' }),
+  ]
+  for (const request of requests) await request()
+  slow.delay(0.8 * deadlineMs)
+  for (const { answer, ms } of await Promise.all(requests.map((request) => timed(request())))) {
+    expect(answer.status).toBe(503)
+    expect(ms).toBeLessThan(deadlineMs + SLACK_MS)
+  }
+})
+
 test('a write that was lost on its way is made once, however often it is repeated with its key', async () => {
   const user = { username: 'once', email: 'once@example.com' }
   const post = () =>
@@ -324,6 +353,30 @@ test('commits that wait for a standby which is away: few are stuck, other writes
     ['writes', 'it did not answer in time'],
     ['writes', undefined],
   ])
+})
+
+test('tables that lack what this release needs: /readyz is 503 until `migrate` has run', async () => {
+  expect((await api.request('GET', '/readyz')).status).toBe(200)
+  await admin`alter table users rename column version to later`
+  await expect.poll(async () => (await api.request('GET', '/readyz')).status).toBe(503)
+  expect((await api.request('GET', '/livez')).status).toBe(200)
+  await admin`alter table users rename column later to version`
+  await expect.poll(async () => (await api.request('GET', '/readyz')).status).toBe(200)
+  await right()
+})
+
+test('more requests than the database can answer: /readyz stays 200', async () => {
+  // Every connection for reads and writes waits for this lock.
+  const locked = await admin.begin(async (transaction) => {
+    await transaction`lock table users in access exclusive mode`
+    const requests = Array.from({ length: 40 }, (_, i) =>
+      i % 2 === 0 ? create() : api.request('GET', `/users?username=user${i}`),
+    )
+    await expect.poll(lockWaiters).toBe(CONNECTIONS)
+    for (let i = 0; i < 5; i++) expect((await api.request('GET', '/readyz')).status).toBe(200)
+    return requests
+  })
+  await Promise.all(locked)
 })
 
 test('new connections refused, as after a change of the password: the open ones carry every write', async () => {

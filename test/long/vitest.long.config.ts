@@ -1,0 +1,5 @@
+import { defineConfig } from 'vitest/config'
+import config from '../../vitest.config.ts'
+
+/** Tests that take longer than a person waits, or the whole machine. */
+export default defineConfig({ ...config, test: { ...config.test, include: ['test/long/*.test.ts'], maxWorkers: 1 } })
