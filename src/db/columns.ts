@@ -8,7 +8,7 @@ export const MAX_ID = Number.MAX_SAFE_INTEGER
 export const identity = () => bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ maxValue: MAX_ID })
 
 const time = customType<{ data: string; driverData: string }>({
-  dataType: () => 'timestamp (3) with time zone',
+  dataType: () => 'timestamp(3) with time zone',
   fromDriver: rfc3339,
 })
 
