@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Api, problemIn, startApi } from '../../test/api.ts'
 
@@ -93,6 +95,25 @@ test('garbage after a whole request does not take the place of its answer, which
   )
   expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 201'])
   expect(answers).toMatch(/^connection: close\r$/im)
+})
+
+test('garbage after two whole requests takes the place of neither answer', async () => {
+  const answers = await api.raw(
+    'GET /users HTTP/1.1\r\nHost: a\r\n\r\nGET /users HTTP/1.1\r\nHost: a\r\n\r\nGARBAGE\r\n\r\n',
+  )
+  expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 200', 'HTTP/1.1 200'])
+})
+
+test('garbage after an answer is refused', async () => {
+  const socket = connect(api.port, '127.0.0.1').setEncoding('utf8')
+  let answers = ''
+  socket.on('data', (text) => (answers += text))
+  socket.write('GET /livez HTTP/1.1\r\nHost: a\r\n\r\n')
+  await expect.poll(() => answers).toContain('{"status":"ok"}')
+  answers = ''
+  socket.write('GARBAGE\r\n\r\n')
+  await once(socket, 'close')
+  expect(problemIn(answers).status).toBe(400)
 })
 
 test('a body that breaks its own framing is refused', async () => {

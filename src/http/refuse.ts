@@ -67,42 +67,38 @@ function refuseOnSocket(socket: Duplex, problem: Problem, requestId = requestIdO
   socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${body}`, () => socket.destroy())
 }
 
-function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex & { _httpMessage?: ServerResponse }) {
-  // Node's own field, and the only way to what this connection still has to answer.
-  const before = socket._httpMessage
-  // Amid an answer to the request before, a second one would only garble it.
-  if (error.code === 'ECONNRESET' || !socket.writable || before?.headersSent) return void socket.destroy()
+/** The response to the last request of a connection. */
+const lastResponses = new WeakMap<Duplex, ServerResponse>()
+
+function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
+  const last = lastResponses.get(socket)
+  const due = last?.writableFinished ? undefined : last
+  // Amid an answer, a second one would only garble it.
+  if (error.code === 'ECONNRESET' || !socket.writable || due?.headersSent) socket.destroy()
   // Garbage after a whole request: that one is being carried out, so its own answer must come, as the last one.
-  if (before?.req.complete) {
-    before.shouldKeepAlive = false
-    return
-  }
-  refuseOnSocket(socket, PARSER_PROBLEMS[error.code ?? ''] ?? NOT_HTTP)
+  else if (due?.req.complete) due.shouldKeepAlive = false
+  // Answers to earlier requests come first: there is no way to get in line behind them.
+  else if (due?.socket === null) socket.destroy()
+  else refuseOnSocket(socket, PARSER_PROBLEMS[error.code ?? ''] ?? NOT_HTTP)
 }
 
 /** Node's listener for the app's `fetch`: what the app cannot be asked is refused in the form of its own problems. */
 export function createListener(fetch: Parameters<typeof getRequestListener>[0]) {
-  let invalidTarget = false
   const respond = getRequestListener(fetch, {
     // Of an HTTP/1.0 request that names no host.
     hostname: 'localhost',
-    errorHandler(error) {
-      // Called before `respond` returns, where no URL can be made of the host and the target.
-      if (error instanceof RequestError) invalidTarget = true
-      else return new Response(null, { status: 500 })
-    },
+    // No URL can be made of the host and the target: left unanswered, because only the listener has the request.
+    errorHandler: (error) => (error instanceof RequestError ? undefined : new Response(null, { status: 500 })),
   })
-  return function listener(request: IncomingMessage, response: ServerResponse) {
+  return async function listener(request: IncomingMessage, response: ServerResponse) {
+    lastResponses.set(request.socket, response)
     const fault = faultOf(request)
     if (fault === INVALID_TARGET && request.method === 'OPTIONS' && request.url === '*') {
       return void response.writeHead(204, { 'X-Request-Id': requestIdIn(request) }).end()
     }
     if (fault) return refuse(request, response, fault)
-    void respond(request, response)
-    if (invalidTarget) {
-      invalidTarget = false
-      refuse(request, response, INVALID_TARGET)
-    }
+    await respond(request, response)
+    if (!response.headersSent) refuse(request, response, INVALID_TARGET)
   }
 }
 
