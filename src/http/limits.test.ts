@@ -149,3 +149,9 @@ test('a client that asks first is told to go on', async () => {
   await once(socket, 'end')
   expect(answer()).toMatch(/^HTTP\/1.1 100 Continue\r\n\r\nHTTP\/1.1 201 /)
 })
+
+test('a client of HTTP/1.0 gets no 100 Continue', async () => {
+  const body = JSON.stringify(newUser())
+  const request = post(`Content-Length: ${body.length}\r\nExpect: 100-continue`, body)
+  expect(await api.raw(request.replace('HTTP/1.1', 'HTTP/1.0'))).toMatch(/^HTTP\/1.1 201 /)
+})

@@ -60,7 +60,8 @@ export function receiveBody(maxBytes: number) {
     const { incoming, outgoing } = c.env
     const { expect, 'content-length': length = 0, 'transfer-encoding': coding } = incoming.headers
     const bytes = coding === undefined ? Number(length) : Number.POSITIVE_INFINITY
-    if (expect !== undefined) {
+    // An HTTP/1.0 client knows no 100 Continue (RFC 9110, section 10.1.1).
+    if (expect !== undefined && incoming.httpVersion !== '1.0') {
       if (coding === undefined && bytes > maxBytes) throw tooLarge
       outgoing.writeContinue()
     }
