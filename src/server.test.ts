@@ -1,17 +1,32 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Api, problemIn, startApi } from '../test/api.ts'
 
 let api: Api
 beforeAll(async () => {
-  api = await startApi({ HEADERS_TIMEOUT_MS: '300', REQUEST_TIMEOUT_MS: '600', IDLE_TIMEOUT_MS: '1500' })
+  api = await startApi({
+    HEADERS_TIMEOUT_MS: '300',
+    REQUEST_TIMEOUT_MS: '600',
+    IDLE_TIMEOUT_MS: '2500',
+    DEADLINE_MS: '2500',
+  })
 })
 afterAll(() => api.close())
 
 test('keeps idle connections for longer than the load balancer in front does', async () => {
   expect((await api.request('GET', '/livez')).headers.get('keep-alive')).toBe('timeout=620')
+})
+
+test('sleeps while there is nothing to do, with HEADERS_TIMEOUT_MS=0 too', async () => {
+  const idle = await startApi({ HEADERS_TIMEOUT_MS: '0' })
+  const turns = () => performance.nodeTiming.uvMetricsInfo.loopCount
+  const before = turns()
+  await sleep(1000)
+  expect(turns() - before).toBeLessThan(400)
+  await idle.close()
 })
 
 describe('slow and silent clients', () => {
@@ -26,7 +41,7 @@ describe('slow and silent clients', () => {
     await sleep(100)
     expect((await api.request('GET', '/livez')).status).toBe(200)
     setTimeout(() => clearInterval(flood), 1000)
-    setTimeout(() => socket.resume(), 5000)
+    setTimeout(() => socket.resume(), 6000)
     await gone
   })
 

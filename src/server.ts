@@ -29,6 +29,8 @@ export type ServerOptions = {
 export type RunningServer = { port: number; stop(): Promise<void> }
 
 const SWEEP_INTERVAL_MS = 100
+/** How often Node looks for requests that are too slow. */
+const CHECK_INTERVAL_MS = 1000
 
 /** Listens; rejects when it cannot. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
@@ -40,7 +42,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       keepAliveTimeout: options.keepAliveTimeoutMs,
       headersTimeout: options.headersTimeoutMs,
       requestTimeout: options.requestTimeoutMs,
-      connectionsCheckingInterval: Math.min(1000, options.headersTimeoutMs),
+      connectionsCheckingInterval: CHECK_INTERVAL_MS,
       // Checked by the listener, because Node's own answer has no body.
       requireHostHeader: false,
       // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
