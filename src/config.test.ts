@@ -68,6 +68,11 @@ test('a variable that is empty counts as left out', () => {
   expect(parseConfig({ PORT: '', DATABASE_URL: '' })).toEqual(parseConfig({}))
 })
 
+test('no time-out at all is none that is too short', () => {
+  const env = { REQUEST_TIMEOUT_MS: '0', HEADERS_TIMEOUT_MS: '60000', IDLE_TIMEOUT_MS: '0', DEADLINE_MS: '60001' }
+  expect(parseConfig(env).database.deadlineMs).toBe(60_001)
+})
+
 test.each([
   ['PORT', 'abc'],
   ['PORT', '65536'],
@@ -84,6 +89,7 @@ test.each([
   ['DB_PASSWORD_FILE', '/does/not/exist'],
   ['DB_SSLMODE', 'maybe'],
   ['DEADLINE_MS', '1.5'],
+  ['DEADLINE_MS', '60001'],
   ['MAX_BODY_BYTES', '0'],
   ['DB_API_USER', 'users_api'],
 ])('%s=%s is refused in a sentence that names it', (name, value) => {

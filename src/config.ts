@@ -162,6 +162,9 @@ export function parseConfig(env: Record<string, string | undefined>) {
   if (s.HEADERS_TIMEOUT_MS > s.REQUEST_TIMEOUT_MS && s.REQUEST_TIMEOUT_MS > 0) {
     throw new ConfigError('HEADERS_TIMEOUT_MS must not be more than REQUEST_TIMEOUT_MS, which includes it.')
   }
+  if (s.DEADLINE_MS > s.IDLE_TIMEOUT_MS && s.IDLE_TIMEOUT_MS > 0) {
+    throw new ConfigError('DEADLINE_MS must not be more than IDLE_TIMEOUT_MS, which cuts the connection.')
+  }
   if (s.DRAIN_DELAY_MS > s.SHUTDOWN_TIMEOUT_MS) {
     throw new ConfigError('DRAIN_DELAY_MS must not be more than SHUTDOWN_TIMEOUT_MS, which includes it.')
   }
