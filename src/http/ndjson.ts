@@ -29,6 +29,7 @@ export async function ndjson(
   void pipeline(body, outgoing)
     // The client hung up: nobody is left to be told.
     .catch(() => {})
-    .finally(() => lines.return())
+    .then(() => lines.return())
+    .catch((error) => c.get('log').error({ err: error, requestId: c.get('requestId') }, 'stream not closed'))
   return RESPONSE_ALREADY_SENT
 }

@@ -1,0 +1,36 @@
+import { once } from 'node:events'
+import { connect } from 'node:net'
+import { pino } from 'pino'
+import { expect, onTestFinished, test } from 'vitest'
+import { startApi } from '../../test/api.ts'
+import type { UserStore } from '../users/store.ts'
+
+const fails = async () => {
+  throw new Error('not asked for')
+}
+
+test('a stream whose source cannot be closed is an entry in the log, and no more', async () => {
+  const users: UserStore = {
+    get: fails,
+    list: fails,
+    create: fails,
+    update: fails,
+    remove: fails,
+    async *lines() {
+      try {
+        for (;;) yield '{"id":1}\n'.repeat(1000)
+      } finally {
+        await Promise.reject(new Error('the source is stuck'))
+      }
+    },
+  }
+  const entries: string[] = []
+  const api = await startApi({}, { users, log: pino({}, { write: (line) => void entries.push(line) }) })
+  onTestFinished(api.close)
+  const socket = connect(api.port, '127.0.0.1')
+  socket.write('GET /users HTTP/1.1\r\nHost: a\r\nAccept: application/x-ndjson\r\n\r\n')
+  await once(socket, 'readable')
+  socket.destroy()
+  await expect.poll(() => entries.join()).toContain('the source is stuck')
+  expect((await api.request('GET', '/livez')).status).toBe(200)
+})
