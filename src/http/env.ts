@@ -9,7 +9,7 @@ export type Env = {
     log: Logger
     /** Its deadline, a time of performance.now(). */
     until: number
-    /** Of the methods that have one. */
-    body: Uint8Array
+    /** The bytes of the body, where the method has one. */
+    body: Buffer
   }
 }

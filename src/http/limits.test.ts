@@ -1,8 +1,18 @@
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { zValidator } from '@hono/zod-validator'
+import { Hono } from 'hono'
+import { validator } from 'hono/validator'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import * as z from 'zod'
 import { type Api, startApi } from '../../test/api.ts'
+import { parseConfig } from '../config.ts'
+import { type RunningServer, startServer } from '../server.ts'
+import type { Env } from './env.ts'
+import { receiveBody } from './limits.ts'
+import { createLog, requestLog } from './log.ts'
+import { onError } from './problem.ts'
 
 const MAX_BODY_BYTES = 100_000
 
@@ -154,4 +164,57 @@ test('a client of HTTP/1.0 gets no 100 Continue', async () => {
   const body = JSON.stringify(newUser())
   const request = post(`Content-Length: ${body.length}\r\nExpect: 100-continue`, body)
   expect(await api.raw(request.replace('HTTP/1.1', 'HTTP/1.0'))).toMatch(/^HTTP\/1.1 201 /)
+})
+
+describe('a body that was received', () => {
+  const User = z.object({ name: z.string() })
+  const app = new Hono<Env>()
+    .use(requestLog(createLog('silent')), receiveBody(1000))
+    .post('/json', async (c) => c.json(await c.req.json()))
+    .post('/raw', async (c) => c.json(await c.req.raw.json()))
+    .post('/twice', async (c) => c.json([await c.req.text(), await c.req.json()][1]))
+    .post(
+      '/validator',
+      validator('json', (value) => value),
+      (c) => c.json(c.req.valid('json')),
+    )
+    .post('/zod', zValidator('json', User), (c) => c.json(c.req.valid('json')))
+    .post('/bytes', async (c) => c.body(await c.req.arrayBuffer()))
+    .post('/form', async (c) => c.json(await c.req.parseBody()))
+  app.onError(onError)
+
+  let server: RunningServer
+  beforeAll(async () => {
+    const config = parseConfig({ PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0' }).server
+    server = await startServer({ ...config, fetch: app.fetch, stopping: new AbortController().signal })
+  })
+  afterAll(() => server.stop())
+  const send = (path: string, type: string, body: string | Uint8Array<ArrayBuffer>) =>
+    fetch(`http://127.0.0.1:${server.port}${path}`, { method: 'POST', headers: { 'content-type': type }, body })
+
+  test.each(['/json', '/raw', '/twice', '/validator', '/zod'])('can be read as JSON: %s', async (path) => {
+    const answer = await send(path, 'application/json', '{"name":"Ünïcode"}')
+    expect([answer.status, await answer.json()]).toEqual([200, { name: 'Ünïcode' }])
+  })
+
+  test.each([
+    ['/bytes', 'application/octet-stream', new Uint8Array([0, 255, 128])],
+    ['/bytes', 'application/octet-stream', new Uint8Array()],
+  ])('can be read as bytes: %s', async (path, type, body) => {
+    expect(new Uint8Array(await (await send(path, type, body)).arrayBuffer())).toEqual(body)
+  })
+
+  test('can be read as a form', async () => {
+    const answer = await send('/form', 'application/x-www-form-urlencoded', 'name=%C3%9Cn%C3%AFcode')
+    expect(await answer.json()).toEqual({ name: 'Ünïcode' })
+  })
+
+  test.each(['/validator', '/zod'])('is answered 400 as a problem when it is no JSON: %s', async (path) => {
+    const answer = await send(path, 'application/json', '{')
+    expect([answer.status, answer.headers.get('content-type')]).toEqual([400, 'application/problem+json'])
+  })
+
+  test('is limited', async () => {
+    expect((await send('/json', 'application/json', JSON.stringify('x'.repeat(1000)))).status).toBe(413)
+  })
 })

@@ -26,7 +26,7 @@ function limit(max: number, detail: string) {
 
 /** The body, once all of it has come. Rejects with `tooLarge` if it has more than `maxBytes`. */
 const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem) =>
-  new Promise<Uint8Array>((resolve, reject) => {
+  new Promise<Buffer>((resolve, reject) => {
     let body: Buffer = Buffer.alloc(0)
     let size = 0
     let deadline: NodeJS.Timeout | undefined
@@ -49,9 +49,12 @@ const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem)
     })
   })
 
+const compressed = new Problem(415, 'The body must not be compressed.', { headers: { 'Accept-Encoding': 'identity' } })
+
 /**
- * Receives the body: 413 if it has more than `maxBytes`, whether it says its length or not, and 503 with too many
- * large ones on their way. A request whose body dawdles takes no place of those that can be answered.
+ * Receives the body, for Hono's own ways to read it: 413 if it has more than `maxBytes`, whether it says its length or
+ * not, 415 if it is compressed, and 503 with too many large ones on their way. A request whose body dawdles takes no
+ * place of those that can be answered.
  */
 export function receiveBody(maxBytes: number) {
   const limited = limit(LARGE_BODIES_MAX, 'Too many large bodies are arriving.')
@@ -59,6 +62,7 @@ export function receiveBody(maxBytes: number) {
   return createMiddleware<Env>(async function receiveBody(c, next) {
     const { incoming, outgoing } = c.env
     const { expect, 'content-length': length = 0, 'transfer-encoding': coding } = incoming.headers
+    const { 'content-encoding': encoding = 'identity' } = incoming.headers
     const bytes = coding === undefined ? Number(length) : Number.POSITIVE_INFINITY
     // An HTTP/1.0 client knows no 100 Continue (RFC 9110, section 10.1.1).
     if (expect !== undefined && incoming.httpVersion !== '1.0') {
@@ -66,7 +70,11 @@ export function receiveBody(maxBytes: number) {
       outgoing.writeContinue()
     }
     const received = () => receive(incoming, maxBytes, tooLarge)
-    c.set('body', await (bytes > SMALL_BODY_BYTES ? limited(received) : received()))
+    const body = await (bytes > SMALL_BODY_BYTES ? limited(received) : received())
+    if (encoding.toLowerCase() !== 'identity') throw compressed
+    c.set('body', body)
+    // Where node-server looks for a body that has been read already.
+    Object.assign(incoming, { rawBody: body })
     return next()
   })
 }

@@ -1,5 +1,6 @@
 import { STATUS_CODES } from 'node:http'
 import type { Context, ErrorHandler, NotFoundHandler } from 'hono'
+import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import * as z from 'zod'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
@@ -97,6 +98,7 @@ export function problemResponse(c: Context<Env>, problem: Problem): Response {
 /** What a client may know of an error; the log has what it may not. */
 export function problemFor(error: Error, c: Context<Env>): Problem {
   if (error instanceof Problem) return error
+  if (error instanceof HTTPException) return new Problem(error.status, error.message)
   const entry = { err: error, requestId: c.get('requestId'), method: c.req.method, path: c.req.path }
   if (error instanceof DatabaseUnavailable) {
     c.get('log').debug(entry, 'database unavailable')

@@ -1,3 +1,4 @@
+import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
 
@@ -53,15 +54,17 @@ describe('POST /users', () => {
     ['empty', ''],
     ['invalid UTF-8', Buffer.from('{"username":"\xff\xfe","email":"a@example.com"}', 'latin1')],
     ['followed by more', '{"username":"a","email":"a@example.com"} x'],
-    ['nested 100,000 deep', `${'['.repeat(100_000)}${']'.repeat(100_000)}`],
-    ['nested 20,000 deep in objects', `${'{"username":'.repeat(20_000)}1${'}'.repeat(20_000)}`],
+    ['262,144 brackets', '['.repeat(262_144)],
   ])('refuses JSON that is %s with 400', async (_, body) => {
     expect((await api.request('POST', '/users', body, json)).status).toBe(400)
   })
 
-  test('counts brackets in strings as text', async () => {
-    const username = '[{'.repeat(40)
-    expect((await api.request('POST', '/users', { ...newUser(), username })).status).toBe(201)
+  test('refuses a compressed body with 415', async () => {
+    const answer = await api.request('POST', '/users', gzipSync(JSON.stringify(newUser())), {
+      ...json,
+      'content-encoding': 'gzip',
+    })
+    expect([answer.status, answer.headers.get('accept-encoding')]).toEqual([415, 'identity'])
   })
 
   const email = 'bad@example.com'
@@ -69,6 +72,8 @@ describe('POST /users', () => {
     ['null', 'null', ['']],
     ['an array', '[]', ['']],
     ['a string', '"Alice"', ['']],
+    ['131,072 levels', `${'['.repeat(131_072)}${']'.repeat(131_072)}`, ['']],
+    ['20,000 levels of objects', `${'{"username":'.repeat(20_000)}1${'}'.repeat(20_000)}`, ['/username', '/email']],
     ['nothing in it', '{}', ['/username', '/email']],
     ['no email', '{"username":"bad"}', ['/email']],
     ['a number for a name', `{"username":1,"email":"${email}"}`, ['/username']],
@@ -174,16 +179,11 @@ describe('POST /users', () => {
     ['a form', { 'content-type': 'application/x-www-form-urlencoded' }],
     ['a merge patch', { 'content-type': 'application/merge-patch+json' }],
     ['another charset', { 'content-type': 'application/json; charset=iso-8859-1' }],
+    ['another charset in quotes', { 'content-type': 'application/json; a=b;charset="utf-16"' }],
   ])('answers 415 to Content-Type %s and says what it takes', async (_, headers) => {
     const answer = await api.request('POST', '/users', JSON.stringify(newUser()), headers)
     expect(answer.status).toBe(415)
     expect(answer.headers.get('accept')).toBe('application/json')
-  })
-
-  test('answers 415 to a compressed body', async () => {
-    const answer = await api.request('POST', '/users', 'x', { ...json, 'content-encoding': 'gzip' })
-    expect(answer.status).toBe(415)
-    expect(answer.headers.get('accept-encoding')).toBe('identity')
   })
 
   test('takes a charset and odd case in Content-Type', async () => {
