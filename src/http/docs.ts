@@ -1,10 +1,9 @@
-import { STATUS_CODES } from 'node:http'
 import { Hono } from 'hono'
 import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
-import { PROBLEM_MEDIA_TYPE, type ProblemDetails, problemDetails } from './problem.ts'
+import { PROBLEM_MEDIA_TYPE, type ProblemDetails, problemDetails, TITLES } from './problem.ts'
 
 type JsonObject = Record<string, unknown>
 
@@ -44,7 +43,7 @@ export const problemOf = (
       examples: Object.fromEntries(
         Object.entries(examples).map(([name, { type = 'about:blank', detail, instance = INSTANCE, ...rest }]) => [
           name,
-          { value: { type, title: STATUS_CODES[status], status, detail, instance, requestId: REQUEST_ID, ...rest } },
+          { value: { type, title: TITLES[status], status, detail, instance, requestId: REQUEST_ID, ...rest } },
         ]),
       ),
     },

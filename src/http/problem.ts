@@ -56,6 +56,13 @@ export class Problem extends Error {
   }
 }
 
+/** The names of statuses as RFC 9110 has them: Node has older ones for two. */
+export const TITLES: Record<number, string | undefined> = {
+  ...STATUS_CODES,
+  413: 'Content Too Large',
+  422: 'Unprocessable Content',
+}
+
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
 const RETRY_AFTER_S = '1'
 
@@ -76,7 +83,7 @@ export function problemJson(
 ): string {
   const body: ProblemDetails = {
     type: options.type ?? 'about:blank',
-    title: STATUS_CODES[status] ?? 'Error',
+    title: TITLES[status] ?? 'Error',
     status,
     detail: message,
     instance: instanceOf(target),

@@ -97,7 +97,7 @@ describe('POST /users', () => {
     ['an email of white space', '{"username":"bad","email":"a b@example.com"}', ['/email']],
   ])('refuses a body with %s with 422 and points at it', async (_, body, pointers) => {
     const answer = await api.request('POST', '/users', body, json)
-    expect(answer.status).toBe(422)
+    expect([answer.status, answer.body.title]).toEqual([422, 'Unprocessable Content'])
     expect(answer.body.type).toBe('urn:problem-type:validation')
     expect([...new Set(answer.body.errors.map((error: { pointer: string }) => error.pointer))]).toEqual(pointers)
     expect(answer.body.errors.every((error: { detail: string }) => error.detail.length > 5)).toBe(true)
@@ -192,8 +192,8 @@ describe('POST /users', () => {
   })
 
   test('answers 413 to a body over the limit that says its length', async () => {
-    const answer = await api.request('POST', '/users', 'x'.repeat(300_001), json)
-    expect(answer.status).toBe(413)
+    const { status, body } = await api.request('POST', '/users', 'x'.repeat(300_001), json)
+    expect([status, body.title]).toEqual([413, 'Content Too Large'])
   })
 
   test('takes identity as Content-Encoding, in any case', async () => {
