@@ -73,17 +73,17 @@ describe('slow and silent clients', () => {
     expect((await api.request('GET', '/users?username=toolate')).body.users).toEqual([])
   })
 
-  test('one that resets after CONNECT, or holds its end open, does no harm', async () => {
+  test('one that resets after garbage, or holds its end open, does no harm', async () => {
     for (let i = 0; i < 10; i++) {
       const socket = connect(api.port, '127.0.0.1')
       socket.on('error', () => {})
       await once(socket, 'connect')
-      socket.write('CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n')
+      socket.write('GARBAGE\r\n\r\n')
       setImmediate(() => socket.resetAndDestroy())
     }
     const open = connect({ port: api.port, host: '127.0.0.1', allowHalfOpen: true })
     open.on('error', () => {}).resume()
-    open.write('CONNECT b:443 HTTP/1.1\r\nHost: b:443\r\n\r\n')
+    open.write('GARBAGE\r\n\r\n')
     await once(open, 'end')
     const drip = setInterval(() => open.write('x'), 20)
     await new Promise((resolve) => open.once('close', resolve))

@@ -1,8 +1,8 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createListener, MAX_HEADER_BYTES, refuseTheRest } from './http/refuse.ts'
+import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/refuse.ts'
 
 export type ServerOptions = {
   fetch: Parameters<typeof createListener>[0]
@@ -36,6 +36,10 @@ const CHECK_INTERVAL_MS = 1000
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { stopping, shutdownTimeoutMs, drainDelayMs } = options
   const listener = createListener(options.fetch)
+  function answer(request: IncomingMessage, response: ServerResponse) {
+    if (stopping.aborted) response.shouldKeepAlive = false
+    void listener(request, response)
+  }
   const server = createServer(
     {
       maxHeaderSize: MAX_HEADER_BYTES,
@@ -47,17 +51,13 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       requireHostHeader: false,
       // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
       joinDuplicateHeaders: true,
-      noDelay: true,
     },
-    (request, response) => {
-      if (stopping.aborted) response.shouldKeepAlive = false
-      listener(request, response)
-    },
+    answer,
   )
   server.timeout = options.idleTimeoutMs
-  refuseTheRest(server)
-  // Whoever reads the body says so: it may be one that is refused by its length.
-  server.on('checkContinue', (request, response) => server.emit('request', request, response))
+  server.on('clientError', refuseBroken)
+  // Whoever reads the body says so: it may be one that is refused by its length. Other expectations are ignored.
+  server.on('checkContinue', answer).on('checkExpectation', answer)
   server.listen(options.port, options.host)
   await once(server, 'listening')
 

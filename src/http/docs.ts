@@ -57,17 +57,11 @@ const responses = {
   RequestTimeout: problemOf(408, 'The request did not arrive in time.', {
     slow: { detail: 'The request did not arrive in time.', instance: '' },
   }),
-  ExpectationFailed: problemOf(417, 'The request expects something other than 100-continue.', {
-    expectation: { detail: 'The only expectation that can be met is 100-continue.' },
-  }),
   HeadersTooLarge: problemOf(431, 'The headers are too large.', {
     headers: { detail: 'The headers must have at most 16384 bytes.', instance: '' },
   }),
   InternalError: problemOf(500, 'A fault of the service.', {
     fault: { detail: "Internal error. The server's log has details under this requestId." },
-  }),
-  NotImplemented: problemOf(501, 'The body has a transfer coding other than chunked.', {
-    coding: { detail: 'The only transfer coding that can be read is chunked.' },
   }),
   Unavailable: problemOf(
     503,
@@ -89,10 +83,8 @@ const headers = {
 export const commonProblems = {
   400: ref('responses', 'BadRequest'),
   408: ref('responses', 'RequestTimeout'),
-  417: ref('responses', 'ExpectationFailed'),
   431: ref('responses', 'HeadersTooLarge'),
   500: ref('responses', 'InternalError'),
-  501: ref('responses', 'NotImplemented'),
   503: ref('responses', 'Unavailable'),
 }
 
