@@ -5,7 +5,7 @@ import { entityTag, ifMatch, ifNoneMatch } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
 import { NDJSON_MEDIA_TYPE, ndjson } from '../http/ndjson.ts'
 import { Problem, ProblemType, unavailableProblem } from '../http/problem.ts'
-import { valid, validJson } from '../http/validate.ts'
+import { valid } from '../http/validate.ts'
 import { LIMIT_DEFAULT, ListQuery, NewUser, PATCH_MEDIA_TYPES, UserId, UserPatch } from './schemas.ts'
 import type { Conflict, StoredUser, UserStore, Versions } from './store.ts'
 
@@ -108,7 +108,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       return json(c, page, 200, headers)
     })
 
-    .post('/', validJson(NewUser), async (c) => {
+    .post('/', valid('json', NewUser), async (c) => {
       const key = idempotencyKey(c.req.header('idempotency-key'))
       const result = await store.create(c.req.valid('json'), key, c.get('until'))
       if (result.outcome !== 'created') throw refusal(result)
@@ -125,7 +125,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       return json(c, found.user, 200, tagged(found))
     })
 
-    .put('/:id', valid('param', UserId), validJson(NewUser), async (c) => {
+    .put('/:id', valid('param', UserId), valid('json', NewUser), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
       const result = await store.update(id, c.req.valid('json'), versions, c.get('until'))
@@ -133,7 +133,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       return json(c, result.user, 200, tagged(result))
     })
 
-    .patch('/:id', valid('param', UserId), validJson(UserPatch, PATCH_MEDIA_TYPES), async (c) => {
+    .patch('/:id', valid('param', UserId), valid('json', UserPatch, PATCH_MEDIA_TYPES), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await conditions(c, id)
       const patch = c.req.valid('json')
