@@ -1,9 +1,11 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
+import { Hono } from 'hono'
 import { pino } from 'pino'
 import { expect, onTestFinished, test } from 'vitest'
 import { startApi } from '../../test/api.ts'
 import type { UserStore } from '../users/store.ts'
+import { wantsNdjson } from './ndjson.ts'
 
 const fails = async () => {
   throw new Error('not asked for')
@@ -33,4 +35,25 @@ test('a stream whose source cannot be closed is an entry in the log, and no more
   socket.destroy()
   await expect.poll(() => entries.join()).toContain('the source is stuck')
   expect((await api.request('GET', '/livez')).status).toBe(200)
+})
+
+test.each([
+  ['application/x-ndjson', true],
+  ['APPLICATION/X-NDJSON', true],
+  ['application/x-ndjson, */*', true],
+  ['application/x-ndjson, application/json', true],
+  ['application/x-ndjson, application/*;q=0.9', true],
+  ['application/x-ndjson;q=0.5, application/json;q=0.4', true],
+  ['', false],
+  ['*/*', false],
+  ['application/*', false],
+  ['application/json', false],
+  ['application/x-ndjson;q=0', false],
+  ['application/x-ndjson;q=0.1, */*', false],
+  ['application/json, application/x-ndjson;q=0.5', false],
+  ['text/html, application/x-ndjson;q=0.9', false],
+  ['text/csv', false],
+])('Accept: %s wants ndjson: %s', async (accept, wanted) => {
+  const app = new Hono().get('/', (c) => c.json(wantsNdjson(c)))
+  expect(await (await app.request('/', { headers: { accept } })).json()).toBe(wanted)
 })

@@ -1,10 +1,18 @@
 import { pipeline } from 'node:stream/promises'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
+import { parseAccept } from 'hono/utils/accept'
 import type { Env } from './env.ts'
 import { problemFor, problemJson } from './problem.ts'
 
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
+
+/** Whether `Accept` names ndjson, and nothing that it wants more (RFC 9110, section 12.5.1). */
+export function wantsNdjson(c: Context): boolean {
+  const ranges = parseAccept(c.req.header('accept') ?? '')
+  const q = ranges.find(({ type }) => type.toLowerCase() === NDJSON_MEDIA_TYPE)?.q ?? 0
+  return q > 0 && ranges.every((range) => range.q <= q)
+}
 
 /**
  * Answers with lines of JSON, taking more when the client has read the last. A failure amid the answer is a problem

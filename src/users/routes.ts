@@ -1,9 +1,8 @@
 import { type Context, Hono } from 'hono'
-import { preferred } from '../http/accept.ts'
 import { answer, json } from '../http/answer.ts'
 import { entityTag, ifMatch, ifNoneMatch } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
-import { NDJSON_MEDIA_TYPE, ndjson } from '../http/ndjson.ts'
+import { NDJSON_MEDIA_TYPE, ndjson, wantsNdjson } from '../http/ndjson.ts'
 import { Problem, ProblemType, unavailableProblem } from '../http/problem.ts'
 import { valid } from '../http/validate.ts'
 import { LIMIT_DEFAULT, ListQuery, NewUser, PATCH_MEDIA_TYPES, UserId, UserPatch } from './schemas.ts'
@@ -46,11 +45,6 @@ function idempotencyKey(value: string | undefined): string | undefined {
   if (value === undefined || IDEMPOTENCY_KEY.test(value)) return value
   throw new Problem(400, 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.')
 }
-
-/** Whether the request asks for ndjson; most do not so much as name it. */
-const wantsStream = (c: Context) =>
-  /ndjson/i.test(c.req.header('accept') ?? '') &&
-  preferred(c, ['application/json', NDJSON_MEDIA_TYPE]) === NDJSON_MEDIA_TYPE
 
 /** The routes under `/users`; at most `maxStreams` streams run at a time, for each has a connection of its own. */
 export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: number }) {
@@ -98,7 +92,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
   return new Hono<Env>()
     .get('/', valid('query', ListQuery), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
-      if (wantsStream(c)) return stream(c, after) as never
+      if (wantsNdjson(c)) return stream(c, after) as never
       const page = await store.list({ limit, after, username, email }, c.get('until'))
       const headers: Record<string, string> = { ...CACHE, Vary: 'Accept' }
       if (page.next !== null) {
