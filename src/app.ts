@@ -10,7 +10,6 @@ import { answerOtherMethods } from './http/methods.ts'
 import { notFound, onError } from './http/problem.ts'
 import { userComponents, userPaths, userSchemas } from './users/openapi.ts'
 import { userRoutes } from './users/routes.ts'
-import { PATCH_MEDIA_TYPES } from './users/schemas.ts'
 import type { UserStore } from './users/store.ts'
 
 export type AppOptions = {
@@ -38,7 +37,7 @@ export function createApp(options: AppOptions) {
     .use(limitRequests(maxRequests))
     .use(requestDeadline(deadlineMs))
     .route('/users', userRoutes(users, { maxStreams }))
-  answerOtherMethods(app, PATCH_MEDIA_TYPES)
+  answerOtherMethods(app)
   app.onError(onError)
   app.notFound(notFound)
   return app

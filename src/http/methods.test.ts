@@ -22,12 +22,6 @@ test.each([
   expect(trace).toContain(`Allow: ${allow}`)
 })
 
-test('OPTIONS says what PATCH takes', async () => {
-  const { headers } = await api.request('OPTIONS', '/users/1')
-  expect(headers.get('accept-patch')).toBe('application/merge-patch+json, application/json')
-  expect((await api.request('OPTIONS', '/users')).headers.get('accept-patch')).toBe(null)
-})
-
 test.each(['/', '/nothing', '/users/', '/users/1/x', '//users'])('%s is not found', async (path) => {
   expect((await api.request('GET', path)).status).toBe(404)
 })
