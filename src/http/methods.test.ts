@@ -22,6 +22,14 @@ test.each([
   expect(trace).toContain(`Allow: ${allow}`)
 })
 
-test.each(['/', '/nothing', '/users/', '/users/1/x', '//users'])('%s is not found', async (path) => {
-  expect((await api.request('GET', path)).status).toBe(404)
+test.each([
+  ['/', 'There is nothing here.'],
+  ['/nothing', 'There is nothing here.'],
+  ['/users/', 'There is nothing here. No path ends in a slash: try /users.'],
+  ['/users/1/', 'There is nothing here. No path ends in a slash: try /users/1.'],
+  ['/users/1/x', 'There is nothing here.'],
+  ['//users', 'There is nothing here.'],
+])('%s is not found: %s', async (path, detail) => {
+  const { status, body } = await api.request('GET', path)
+  expect([status, body.detail]).toEqual([404, detail])
 })

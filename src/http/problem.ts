@@ -121,4 +121,8 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
 
 export const onError: ErrorHandler<Env> = (error, c) => problemResponse(c, problemFor(error, c))
 
-export const notFound: NotFoundHandler<Env> = (c) => problemResponse(c, new Problem(404, 'There is nothing here.'))
+export const notFound: NotFoundHandler<Env> = (c) => {
+  const { path } = c.req
+  const hint = path.length > 1 && path.endsWith('/') ? ` No path ends in a slash: try ${path.slice(0, -1)}.` : ''
+  return problemResponse(c, new Problem(404, `There is nothing here.${hint}`))
+}
