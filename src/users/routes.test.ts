@@ -521,6 +521,11 @@ describe('GET /users', () => {
     expect((await api.request('GET', `/users?${query}`)).status).toBe(400)
   })
 
+  test('tells whoever writes + in an email how to', async () => {
+    const { status, body } = await api.request('GET', '/users?email=a+b@example.com')
+    expect([status, body.detail]).toEqual([400, 'email must not have a space: write + as %2B'])
+  })
+
   test.each([
     ['APPLICATION/X-NDJSON', 'application/x-ndjson'],
     ['application/x-ndjson;q=0.1, */*', 'application/json'],

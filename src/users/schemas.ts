@@ -116,7 +116,8 @@ export const ListQuery = z.strictObject({
     })
     .optional(),
   username: sought(USERNAME_MAX_LENGTH),
-  email: sought(EMAIL_MAX_LENGTH),
+  // No address has a space, but that is what a + stands for in a query.
+  email: sought(EMAIL_MAX_LENGTH).refine((email) => !email?.includes(' '), 'must not have a space: write + as %2B'),
 })
 export type ListQuery = z.output<typeof ListQuery>
 
