@@ -12,8 +12,12 @@ export function answer(c: Context<Env>, body: string | ReadableStream | null, st
   return new Response(body, { status, headers: { ...headers, 'X-Request-Id': c.get('requestId') } })
 }
 
+/** JSON in which U+2028 and U+2029 are escaped: some programs take them for the ends of lines. */
+export const escapeLineEnds = (json: string) => json.replaceAll('\u2028', '\\u2028').replaceAll('\u2029', '\\u2029')
+
 /** A JSON answer, typed for the client like `c.json`. */
 export function json<T, S extends ContentfulStatusCode>(c: Context<Env>, body: T, status: S, headers: Headers = {}) {
-  const response = answer(c, JSON.stringify(body), status, { 'Content-Type': 'application/json', ...headers })
+  const text = escapeLineEnds(JSON.stringify(body))
+  const response = answer(c, text, status, { 'Content-Type': 'application/json', ...headers })
   return response as Response & TypedResponse<T, S, 'json'>
 }

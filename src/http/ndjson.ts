@@ -2,6 +2,7 @@ import { pipeline } from 'node:stream/promises'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import { parseAccept } from 'hono/utils/accept'
+import { escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 import { problemFor, problemJson } from './problem.ts'
 
@@ -27,7 +28,7 @@ export async function ndjson(
   const first = await lines.next()
   async function* body() {
     try {
-      for (let next = first; !next.done; next = await lines.next()) yield next.value
+      for (let next = first; !next.done; next = await lines.next()) yield escapeLineEnds(next.value)
     } catch (error) {
       yield `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
     }

@@ -4,7 +4,7 @@ import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import * as z from 'zod'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
-import { answer } from './answer.ts'
+import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 
 /** One thing that is wrong with a body: where (JSON Pointer, RFC 6901) and what. */
@@ -90,7 +90,7 @@ export function problemJson(
     requestId,
     ...(options.errors && { errors: options.errors }),
   }
-  return JSON.stringify(body)
+  return escapeLineEnds(JSON.stringify(body))
 }
 
 /** 503 that asks to come back: the database or this process cannot take the request now. */

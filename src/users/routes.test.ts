@@ -133,6 +133,19 @@ describe('POST /users', () => {
     expect(text).toContain(JSON.stringify(username))
   })
 
+  test('escapes U+2028 and U+2029 in all answers, for they end lines for some programs', async () => {
+    const { id, username } = await create({ ...newUser(), username: 'one\u2028two\u2029three' })
+    const answers = await Promise.all([
+      api.request('GET', `/users/${id}`),
+      api.request('GET', `/users?${new URLSearchParams({ username })}`),
+      api.request('GET', '/users', undefined, { accept: 'application/x-ndjson' }),
+      api.request('POST', '/users', { [username]: 1 }),
+    ])
+    for (const { text } of answers) expect(text).toContain('one\\u2028two\\u2029three')
+    expect(answers.map(({ text }) => text).join()).not.toMatch(/[\u2028\u2029]/)
+    expect(answers[0]?.body.username).toBe(username)
+  })
+
   test('takes 80 characters that come as 240, and keeps them composed', async () => {
     const username = '\u0390'.repeat(80)
     const { id } = await create({ ...newUser(), username: username.normalize('NFD') })
