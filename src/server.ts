@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
+import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/refuse.ts'
@@ -35,11 +35,7 @@ const CHECK_INTERVAL_MS = 1000
 /** Listens; rejects when it cannot. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { stopping, shutdownTimeoutMs, drainDelayMs } = options
-  const listener = createListener(options.fetch)
-  function answer(request: IncomingMessage, response: ServerResponse) {
-    if (stopping.aborted) response.shouldKeepAlive = false
-    void listener(request, response)
-  }
+  const listener = createListener(options.fetch, stopping)
   const server = createServer(
     {
       maxHeaderSize: MAX_HEADER_BYTES,
@@ -52,12 +48,12 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
       // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
       joinDuplicateHeaders: true,
     },
-    answer,
+    listener,
   )
   server.timeout = options.idleTimeoutMs
   server.on('clientError', refuseBroken)
   // Whoever reads the body says so: it may be one that is refused by its length. Other expectations are ignored.
-  server.on('checkContinue', answer).on('checkExpectation', answer)
+  server.on('checkContinue', listener).on('checkExpectation', listener)
   server.listen(options.port, options.host)
   await once(server, 'listening')
 

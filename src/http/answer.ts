@@ -8,7 +8,7 @@ type Headers = Record<string, string>
  * Every answer of the app is made here: it carries the request's id, and its headers stay a plain object, which the
  * Node adapter writes as they are. Building a `Headers` for each answer costs a tenth of the throughput.
  */
-export function answer(c: Context<Env>, body: string | ReadableStream | null, status: StatusCode, headers: Headers) {
+export function answer(c: Context<Env>, body: string | null, status: StatusCode, headers: Headers) {
   return new Response(body, { status, headers: { ...headers, 'X-Request-Id': c.get('requestId') } })
 }
 

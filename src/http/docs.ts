@@ -29,14 +29,9 @@ const REQUEST_ID = '5f0c9a1e-8f5e-4c0e-9d55-2b7a3f1c6d90'
 type ProblemExample = Pick<ProblemDetails, 'detail'> & Partial<ProblemDetails>
 
 /** An answer whose body is problem details; the examples give what is not the same in all of them. */
-export const problemOf = (
-  status: number,
-  description: string,
-  examples: Record<string, ProblemExample>,
-  headers: JsonObject = {},
-) => ({
+export const problemOf = (status: number, description: string, examples: Record<string, ProblemExample>) => ({
   description,
-  headers: { ...commonHeaders, ...headers },
+  headers: commonHeaders,
   content: {
     [PROBLEM_MEDIA_TYPE]: {
       schema: ref('schemas', 'Problem'),
@@ -63,15 +58,13 @@ const responses = {
   InternalError: problemOf(500, 'A fault of the service.', {
     fault: { detail: "Internal error. The server's log has details under this requestId." },
   }),
-  Unavailable: problemOf(
-    503,
-    'The database or this process cannot take the request now.',
-    {
+  Unavailable: {
+    ...problemOf(503, 'The database or this process cannot take the request now.', {
       database: { detail: 'The database cannot take this request now.' },
       busy: { detail: 'Too many requests are under way.' },
-    },
-    { 'Retry-After': ref('headers', 'RetryAfter') },
-  ),
+    }),
+    headers: { ...commonHeaders, 'Retry-After': ref('headers', 'RetryAfter') },
+  },
 }
 
 const headers = {
@@ -95,25 +88,19 @@ function jsonSchemas(named: Record<string, z.ZodType>, io: 'input' | 'output') {
   return Object.fromEntries(Object.entries(schemas).map(([id, { $id, $schema, ...schema }]) => [id, schema]))
 }
 
-const statusPath = (operationId: string, summary: string, problems: JsonObject) => ({
-  get: {
-    operationId,
-    summary,
-    tags: ['health'],
-    responses: {
-      200: {
-        description: 'It is.',
-        headers: commonHeaders,
-        content: {
-          'application/json': {
-            schema: { type: 'object', properties: { status: { const: 'ok' } }, required: ['status'] },
-            examples: { ok: { value: { status: 'ok' } } },
-          },
-        },
-      },
-      ...problems,
+const healthy = {
+  description: 'Yes.',
+  headers: commonHeaders,
+  content: {
+    'application/json': {
+      schema: { type: 'object', properties: { status: { const: 'ok' } }, required: ['status'] },
+      examples: { ok: { value: { status: 'ok' } } },
     },
   },
+}
+
+const statusPath = (operationId: string, summary: string, problems: JsonObject) => ({
+  get: { operationId, summary, tags: ['health'], responses: { 200: healthy, ...problems } },
 })
 
 const DESCRIPTION = `${packageJson.description}.
@@ -125,7 +112,7 @@ service can use it.`
 /** The OpenAPI 3.1 description of the service, from the schemas that validate. */
 export function describe({ paths, schemas, components }: OpenApiOptions) {
   const { input, output } = schemas()
-  const { 503: unavailable, ...problems } = commonProblems
+  const { 503: _, ...problems } = commonProblems
   return {
     openapi: '3.1.1',
     info: {
@@ -138,14 +125,7 @@ export function describe({ paths, schemas, components }: OpenApiOptions) {
     paths: {
       ...paths,
       '/livez': statusPath('getLiveness', 'Tell whether the process is alive', problems),
-      '/readyz': statusPath(
-        'getReadiness',
-        'Tell whether the service can take requests: whether its database answers',
-        {
-          ...problems,
-          503: unavailable,
-        },
-      ),
+      '/readyz': statusPath('getReadiness', 'Tell whether the database answers', commonProblems),
     },
     components: {
       schemas: {

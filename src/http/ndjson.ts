@@ -20,11 +20,7 @@ export function wantsNdjson(c: Context): boolean {
  * object as its last line; one before its first line is thrown. The lines go to Node's response as they are: through
  * the body of a `Response` each would be copied, into memory that is only freed when V8 collects.
  */
-export async function ndjson(
-  c: Context<Env>,
-  lines: AsyncGenerator<string, void, void>,
-  headers: Record<string, string>,
-): Promise<Response> {
+export async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>, headers: Record<string, string>) {
   const first = await lines.next()
   async function* body() {
     try {
@@ -38,7 +34,7 @@ export async function ndjson(
   void pipeline(body, outgoing)
     // The client hung up: nobody is left to be told.
     .catch(() => {})
-    .then(() => lines.return())
+    .then(() => lines.return(undefined))
     .catch((error) => c.get('log').error({ err: error, requestId: c.get('requestId') }, 'stream not closed'))
   return RESPONSE_ALREADY_SENT
 }

@@ -7,8 +7,9 @@ import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 
-/** One thing that is wrong with a body: where (JSON Pointer, RFC 6901) and what. */
-export type Fault = { pointer: string; detail: string }
+/** One thing that is wrong with a body. */
+const fault = () =>
+  z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() })
 
 /** The names of problems that a program may want to tell apart although their status is the same. */
 export const ProblemType = {
@@ -29,18 +30,14 @@ export const problemDetails = () =>
       detail: z.string(),
       instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
       requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
-      errors: z
-        .array(
-          z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }),
-        )
-        .optional(),
+      errors: z.array(fault()).optional(),
     })
     .meta({ description: 'Problem details (RFC 9457).' })
 export type ProblemDetails = z.output<ReturnType<typeof problemDetails>>
 
 export type ProblemOptions = {
   type?: (typeof ProblemType)[keyof typeof ProblemType]
-  errors?: Fault[]
+  errors?: ProblemDetails['errors']
   headers?: Record<string, string>
 }
 
@@ -76,11 +73,8 @@ const instanceOf = (target: string | undefined) =>
     .replace(/[[\]|^]|%(?![\da-f]{2})/gi, encodeURIComponent)
 
 /** The body of a problem, as text. */
-export function problemJson(
-  { status, message, options }: Problem,
-  target: string | undefined,
-  requestId: string,
-): string {
+export function problemJson(problem: Problem, target: string | undefined, requestId: string): string {
+  const { status, message, options } = problem
   const body: ProblemDetails = {
     type: options.type ?? 'about:blank',
     title: TITLES[status] ?? 'Error',

@@ -6,10 +6,7 @@ import { requestIdOf } from './request-id.ts'
 
 export const MAX_HEADER_BYTES = 16 * 1024
 
-const INVALID_TARGET = new Problem(
-  400,
-  'The request target must be a path in ASCII, with all other characters percent-encoded as UTF-8.',
-)
+const INVALID_TARGET = new Problem(400, 'The target must be a path in ASCII, with all else percent-encoded as UTF-8.')
 const INVALID_HOST = new Problem(400, 'The request needs a valid Host header and a valid path.')
 const INVALID_CODING = new Problem(400, 'The only transfer coding is chunked, and HTTP/1.0 has none.')
 
@@ -21,22 +18,17 @@ const PARSER_PROBLEMS: Record<string, Problem> = {
 }
 const NOT_HTTP = new Problem(400, 'The request is not valid HTTP.')
 
-/** Whether a target is a path, with or without a query, in which each % begins an encoded character. */
-function isPath(target: string): boolean {
-  try {
-    return target.startsWith('/') && decodeURIComponent(target) !== ''
-  } catch {
-    return false
-  }
-}
-
 /** Why the app cannot be asked, though the parser took the request (RFC 9112, sections 3.2 and 6.1). */
 function faultOf({ httpVersion, url = '', headers }: IncomingMessage): Problem | undefined {
   const { host, 'transfer-encoding': coding } = headers
   if (!host && httpVersion !== '1.0') return INVALID_HOST
-  if (!isPath(url)) return INVALID_TARGET
   if (coding !== undefined && (coding.toLowerCase() !== 'chunked' || httpVersion === '1.0')) return INVALID_CODING
-  return undefined
+  try {
+    decodeURIComponent(url)
+  } catch {
+    return INVALID_TARGET
+  }
+  return url.startsWith('/') ? undefined : INVALID_TARGET
 }
 
 function answerTo(problem: Problem, requestId: string, target?: string) {
@@ -85,8 +77,11 @@ export function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
   else refuseOnSocket(socket, PARSER_PROBLEMS[error.code ?? ''] ?? NOT_HTTP)
 }
 
-/** Node's listener for the app's `fetch`: what the app cannot be asked is refused in the form of its own problems. */
-export function createListener(fetch: Parameters<typeof getRequestListener>[0]) {
+/**
+ * Node's listener for the app's `fetch`: what the app cannot be asked is refused in the form of its own problems. Once
+ * `stopping` is aborted, each answer closes its connection.
+ */
+export function createListener(fetch: Parameters<typeof getRequestListener>[0], stopping: AbortSignal) {
   const respond = getRequestListener(fetch, {
     // Of an HTTP/1.0 request that names no host.
     hostname: 'localhost',
@@ -95,6 +90,7 @@ export function createListener(fetch: Parameters<typeof getRequestListener>[0]) 
   })
   return async function listener(request: IncomingMessage, response: ServerResponse) {
     lastResponses.set(request.socket, response)
+    if (stopping.aborted) response.shouldKeepAlive = false
     const fault = faultOf(request)
     if (fault) return refuse(request, response, fault)
     await respond(request, response)
