@@ -44,7 +44,7 @@ const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem)
       if (start > 0) chunk.copy(body, start)
     })
     incoming.on('end', () => (size > maxBytes ? reject(tooLarge) : resolve(body.subarray(0, size))))
-    incoming.on('close', () => reject(truncated))
+    incoming.on('close', () => incoming.readableEnded || reject(truncated))
   })
 
 /**
@@ -66,7 +66,8 @@ export function receiveBody(maxBytes: number) {
     }
     const received = () => receive(incoming, maxBytes, tooLarge)
     const body = await (bytes > SMALL_BODY_BYTES ? limited(received) : received())
-    if (!/^(identity)?$/i.test(headers['content-encoding'] ?? '')) throw compressed
+    const encoding = headers['content-encoding']
+    if (encoding !== undefined && encoding.toLowerCase() !== 'identity') throw compressed
     c.set('body', body)
     // Where node-server looks for a body that has been read already.
     Object.assign(incoming, { rawBody: body })
