@@ -4,6 +4,9 @@ import { bigint, customType } from 'drizzle-orm/pg-core'
 /** Identity values stay within what a JSON number holds exactly (RFC 8259, section 6). */
 export const MAX_ID = Number.MAX_SAFE_INTEGER
 
+/** No row has it: identities begin at 1. */
+export const NO_ID = 0
+
 /** The primary key of a table: numbers that PostgreSQL gives, from 1 to `MAX_ID`. */
 export const identity = () => bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ maxValue: MAX_ID })
 

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from './address.ts'
 import { type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
+import type { Run } from './statement.ts'
 import { DatabaseUnavailable, isConstraintViolation, isHeldRow, isStale, unavailable } from './unavailable.ts'
 
 /** What a statement is for. It decides which connections it may take. */
@@ -39,6 +40,12 @@ export type Pool = {
   /** Waits for running statements for at most `timeoutMs`, then closes every connection. */
   close(timeoutMs: number): Promise<void>
 }
+
+/** Runs a statement that `prepare` made, in a pool. */
+export const runner =
+  (db: Pool, use: Use, until: number): Run =>
+  (text, parameters) =>
+    db.query(use, text, parameters, until)
 
 /** Of the connections for reads and writes, as many as writes never get: locked rows must not stop reads. */
 const RESERVED_FOR_READS = 2

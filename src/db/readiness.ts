@@ -1,5 +1,5 @@
 import type { PgTable } from 'drizzle-orm/pg-core'
-import type { Pool } from './pool.ts'
+import { type Pool, runner } from './pool.ts'
 import { builder, prepare } from './statement.ts'
 import { DatabaseUnavailable } from './unavailable.ts'
 
@@ -22,7 +22,7 @@ export function createReadiness(db: Pool, tables: readonly PgTable[], onChange: 
     if (found && !db.quiet()) return
     const until = performance.now() + ANSWER_TIMEOUT_MS
     try {
-      const answers = questions.map((ask) => ask((...statement) => db.query('read', ...statement, until), {}))
+      const answers = questions.map((ask) => ask(runner(db, 'read', until), {}))
       await Promise.all(answers)
       found = true
       if (wrong) onChange()

@@ -60,3 +60,7 @@ export const isConstraintViolation = (error: unknown): error is postgres.Postgre
 /** Whether a statement was refused because another row has a value that is unique (SQLSTATE 23505). */
 export const isUniqueViolation = (error: unknown): error is postgres.PostgresError =>
   error instanceof postgres.PostgresError && error.code === '23505'
+
+/** Whether a statement was refused because of a reference between rows (SQLSTATE 23503). */
+export const isForeignKeyViolation = (error: unknown): error is postgres.PostgresError =>
+  error instanceof postgres.PostgresError && error.code === '23503'

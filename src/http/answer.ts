@@ -22,6 +22,8 @@ export function escapeLineEnds(json: string): string {
 /** A JSON answer, typed for the client like `c.json`. */
 export function json<T, S extends ContentfulStatusCode>(c: Context<Env>, body: T, status: S, headers: Headers = {}) {
   const text = escapeLineEnds(JSON.stringify(body))
-  const response = answer(c, text, status, { 'Content-Type': 'application/json', ...headers })
-  return response as Response & TypedResponse<T, S, 'json'>
+  return typed<T, S>(answer(c, text, status, { 'Content-Type': 'application/json', ...headers }))
 }
+
+/** The response with the type of its body, which only the client sees. */
+export const typed = <T, S extends StatusCode>(response: Response) => response as Response & TypedResponse<T, S, 'json'>

@@ -1,4 +1,12 @@
+import type { Context } from 'hono'
+import type { Versions } from '../resource.ts'
+import { answer, json, typed } from './answer.ts'
+import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
+import { refusal } from './refusal.ts'
+
+/** A client may keep an answer, but must ask again each time: another request may have changed it. */
+export const CACHE = { 'Cache-Control': 'private, no-cache' }
 
 /** The strong entity tag of a version (RFC 9110, section 8.8.3). */
 export const entityTag = (version: number) => `"${version}"`
@@ -39,3 +47,39 @@ export function ifNoneMatch(value: string | undefined): ((version: number) => bo
   if (condition === undefined) return undefined
   return (version) => condition === '*' || condition.some((tag) => tag.version === version)
 }
+
+const isOneOf = (versions: Versions, version: number) => !versions || versions.includes(version)
+
+/**
+ * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is compared
+ * with the present version, and the change then bound to that.
+ * @param present gets the present version
+ * @throws Problem 412 where the present version does not meet the conditions
+ */
+export async function startingVersions(
+  c: Context<Env>,
+  noun: string,
+  present: () => Promise<{ version: number }>,
+): Promise<Versions> {
+  const versions = ifMatch(c.req.header('if-match'))
+  const excluded = ifNoneMatch(c.req.header('if-none-match'))
+  if (!excluded) return versions
+  const { version } = await present()
+  if (!isOneOf(versions, version) || excluded(version)) throw refusal(noun, { outcome: 'stale' })
+  return [version]
+}
+
+/**
+ * Answers with what is there, at its version: 200, or 304 where If-None-Match names this version.
+ * @throws Problem 412 where If-Match does not
+ */
+export function answerPresent<T>(c: Context<Env>, noun: string, body: T, version: number) {
+  if (!isOneOf(ifMatch(c.req.header('if-match')), version)) throw refusal(noun, { outcome: 'stale' })
+  if (ifNoneMatch(c.req.header('if-none-match'))?.(version)) {
+    return typed<T, 200>(answer(c, null, 304, versionHeaders(version)))
+  }
+  return json(c, body, 200, versionHeaders(version))
+}
+
+/** The headers of an answer that holds what is there at this version. */
+export const versionHeaders = (version: number) => ({ ...CACHE, ETag: entityTag(version) })

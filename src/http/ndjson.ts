@@ -1,10 +1,11 @@
 import { pipeline } from 'node:stream/promises'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
+import { createMiddleware } from 'hono/factory'
 import { parseAccept } from 'hono/utils/accept'
-import { escapeLineEnds } from './answer.ts'
+import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
-import { problemFor, problemJson } from './problem.ts'
+import { Problem, problemFor, problemJson, unavailableProblem } from './problem.ts'
 
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
 
@@ -37,4 +38,31 @@ export async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>, hea
     .then(() => lines.return(undefined))
     .catch((error) => c.get('log').error({ err: error, requestId: c.get('requestId') }, 'stream not closed'))
   return RESPONSE_ALREADY_SENT
+}
+
+const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept' }
+
+/**
+ * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler. At most
+ * `max` streams run at a time: more get 503.
+ */
+export function streamInstead(max: number, linesAfter: (id: number) => AsyncGenerator<string>) {
+  let streams = 0
+  async function* counted(lines: AsyncGenerator<string>) {
+    streams++
+    try {
+      yield* lines
+    } finally {
+      streams--
+    }
+  }
+  type Query = { out: { query: { cursor?: number | undefined } } }
+  return createMiddleware<Env, string, Query>(async function streamInstead(c, next) {
+    if (!wantsNdjson(c)) return next()
+    const unfit = Object.keys(c.req.query()).find((name) => name !== 'cursor')
+    if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
+    if (streams >= max) throw unavailableProblem('Too many streams are under way.')
+    if (c.req.method === 'HEAD') return answer(c, null, 200, { ...HEADERS, 'Content-Type': NDJSON_MEDIA_TYPE })
+    return ndjson(c, counted(linesAfter(c.req.valid('query').cursor ?? 0)), HEADERS)
+  })
 }

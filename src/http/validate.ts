@@ -26,6 +26,9 @@ function faultsOf(issues: readonly z.core.$ZodIssue[]) {
   return { errors, detail: sentences.join('; ') }
 }
 
+/** What a JSON merge patch (RFC 7396) may be sent as. */
+export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
+
 function assertJson(c: Context, mediaTypes: readonly string[]) {
   const header = c.req.header('content-type') ?? ''
   const mediaType = header.replace(/;.*/, '').trim().toLowerCase()

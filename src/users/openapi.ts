@@ -1,9 +1,10 @@
 import { MAX_ID } from '../db/columns.ts'
 import { commonHeaders, commonProblems, problemOf, ref } from '../http/docs.ts'
+import { encodeCursor, LIMIT_DEFAULT, LIMIT_MAX } from '../http/list.ts'
 import { NDJSON_MEDIA_TYPE } from '../http/ndjson.ts'
 import { ProblemType } from '../http/problem.ts'
-import { encodeCursor } from './cursor.ts'
-import { LIMIT_DEFAULT, LIMIT_MAX, NewUser, PATCH_MEDIA_TYPES, UserPatch, userAnswers } from './schemas.ts'
+import { PATCH_MEDIA_TYPES } from '../http/validate.ts'
+import { NewUser, UserPatch, userAnswers } from './schemas.ts'
 
 export const userSchemas = () => ({ input: { NewUser, UserPatch }, output: userAnswers() })
 

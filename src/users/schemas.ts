@@ -1,11 +1,9 @@
 import * as z from 'zod'
 import { MAX_ID } from '../db/columns.ts'
-import { decodeCursor } from './cursor.ts'
+import { listParameters, once } from '../http/list.ts'
 
 export const USERNAME_MAX_LENGTH = 80
 export const EMAIL_MAX_LENGTH = 254
-export const LIMIT_MAX = 1000
-export const LIMIT_DEFAULT = 100
 
 /** Length in Unicode code points, as PostgreSQL and JSON Schema count it; most text is short enough in code units, too. */
 const lengthUpTo = (maximum: number) => (value: string) => value.length <= maximum || [...value].length <= maximum
@@ -61,9 +59,6 @@ export const UserPatch = z
   .strictObject({ username: username.optional(), email: email.optional() }, body)
   .meta({ description: 'A JSON merge patch (RFC 7396).' })
 
-/** What it may be sent as. */
-export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
-
 /** What goes out, by its name. Made when it is to be described, for nothing else asks for it. */
 export function userAnswers() {
   const time = z.string().meta({
@@ -81,19 +76,6 @@ export function userAnswers() {
   return { User, UserPage: z.object({ users: z.array(User), next }) }
 }
 
-/** No user has it: identities begin at 1. */
-const NO_ID = 0
-
-/** `/users/{id}`: an id in its one decimal form. One beyond the column's range passes, and is simply not found. */
-export const UserId = z.object({
-  id: z
-    .string()
-    .regex(/^[1-9][0-9]*$/, 'must be a positive whole number')
-    .transform((id) => (Number(id) <= MAX_ID ? Number(id) : NO_ID)),
-})
-
-const once = (what: string) => z.string({ error: `must be given once, as ${what}` })
-
 /** Text to look up. PostgreSQL normalizes it, so it is bounded here, too. */
 const sought = (maximum: number) =>
   once('text')
@@ -103,23 +85,11 @@ const sought = (maximum: number) =>
 
 /** The query of `GET /users`. */
 export const ListQuery = z.strictObject({
-  limit: once('a number')
-    .regex(/^[1-9][0-9]{0,3}$/, `must be a whole number from 1 to ${LIMIT_MAX}`)
-    .transform(Number)
-    .refine((limit) => limit <= LIMIT_MAX, `must be a whole number from 1 to ${LIMIT_MAX}`)
-    .optional(),
-  cursor: once('a cursor')
-    .transform((cursor, context) => {
-      const id = decodeCursor(cursor)
-      if (id === undefined) context.addIssue('is not a cursor of this service: take `next` of the page before')
-      return id ?? 0
-    })
-    .optional(),
+  ...listParameters,
   username: sought(USERNAME_MAX_LENGTH),
   // No address has a space, but that is what a + stands for in a query.
   email: sought(EMAIL_MAX_LENGTH).refine((email) => !email?.includes(' '), 'must not have a space: write + as %2B'),
 })
-export type ListQuery = z.output<typeof ListQuery>
 
 export type User = z.output<ReturnType<typeof userAnswers>['User']>
 export type NewUser = z.output<typeof NewUser>

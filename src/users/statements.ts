@@ -5,8 +5,7 @@ import type { User } from './schemas.ts'
 import { folded, users } from './table.ts'
 
 /** What no two users share. */
-export const FIELDS = ['username', 'email'] as const
-export type Field = (typeof FIELDS)[number]
+type Field = 'username' | 'email'
 
 const { id, username, email, createdAt, updatedAt, version } = users
 const columns = { id, username, email, createdAt, updatedAt }

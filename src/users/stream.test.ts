@@ -6,7 +6,7 @@ import { type Api, startApi } from '../../test/api.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { type FaultyNetwork, startProxy } from '../../test/proxy.ts'
 import { createPool, type Pool } from '../db/pool.ts'
-import { encodeCursor } from './cursor.ts'
+import { encodeCursor } from '../http/list.ts'
 import { createUserStore } from './store.ts'
 
 const USERS = 50_000

@@ -1,0 +1,100 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { gather } from './gather.ts'
+import { type Pool, runner } from './pool.ts'
+import { arrayText, type Run } from './statement.ts'
+import { isConstraintViolation, isHeldRow, isUniqueViolation } from './unavailable.ts'
+
+/** Rows that a statement of a stream reads. */
+const STREAM_BATCH = 100
+/** How long a stream rests while others wait, as a multiple of the time that its last statement took. */
+const STREAM_REST = 9
+/** Short of any time-out of its client. */
+const STREAM_REST_MAX_MS = 1000
+/** After a conflict, rows that conflict are skipped for this long: so often at most does one fail a batch. */
+const CONFLICTS_EXPECTED_MS = 1000
+
+/** Makes a function that gets one row by its id; ids that are asked for together share a statement. */
+export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise<Map<number, T>>) =>
+  gather<number, T | undefined>({
+    maxInFlight: 2,
+    maxItems: 100,
+    async run(ids, until) {
+      const found = await find(runner(db, 'read', until), arrayText(ids))
+      return ids.map((id) => found.get(id))
+    },
+  })
+
+/** Makes a function that reads one page of rows by id; pages that are asked for together share a statement. */
+export const gatherPages = <T>(db: Pool, list: (run: Run, asked: { after: string; limit: string }) => Promise<T[]>) =>
+  gather<{ after: number; limit: number }, T>({
+    maxInFlight: 2,
+    maxItems: 32,
+    maxWeight: 3200,
+    weigh: ({ limit }) => limit,
+    run(pages, until) {
+      const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
+      return list(runner(db, 'read', until), { after: arrayText(after), limit: arrayText(limit) })
+    },
+  })
+
+export type InsertOptions<Row, Inserted> = {
+  /** Inserts all rows, or none where one conflicts (SQLSTATE 23505). One result for each row, in their order. */
+  insertAll(run: Run, rows: Row[]): Promise<Inserted[]>
+  /** Leaves out the rows that conflict: their results are undefined. */
+  insertOrSkip(run: Run, rows: Row[]): Promise<(Inserted | undefined)[]>
+  /** What no two rows share: rows that do go one after the other, so that the one that came first wins. */
+  keysOf(row: Row): readonly string[]
+}
+
+/**
+ * Makes a function that inserts one row; rows that are asked for together share a statement, and so a commit. It answers
+ * after the commit; with undefined if another row has one of its keys. A row that is refused fails alone.
+ */
+export function gatherInserts<Row, Inserted>(db: Pool, options: InsertOptions<Row, Inserted>) {
+  const { insertAll, insertOrSkip, keysOf } = options
+  let conflictsUntil = Number.NEGATIVE_INFINITY
+  return gather<Row, Inserted | undefined>({
+    maxInFlight: 2,
+    maxItems: 200,
+    keysOf,
+    isOneItemsFault: (error) => isConstraintViolation(error) || isHeldRow(error),
+    async run(rows, until) {
+      const run = runner(db, 'write', until)
+      // To skip, PostgreSQL looks for each key twice: that is half as much work again.
+      if (rows.length > 1 && performance.now() > conflictsUntil) {
+        try {
+          return await insertAll(run, rows)
+        } catch (error) {
+          if (!isUniqueViolation(error)) throw error
+          conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
+        }
+      }
+      return await insertOrSkip(run, rows)
+    },
+  })
+}
+
+/** A page of a stream: lines of JSON and the last id; nulls where there are no more rows. */
+type Lines = { lines: string | null; last: number | null }
+
+/**
+ * All rows with ids above `after`, by id, as lines of JSON, some at a time. Each time is a statement of its own: no
+ * transaction stays open however long the caller takes. While there are other requests, it rests most of the time.
+ */
+export async function* streamLines(
+  db: Pool,
+  after: number,
+  read: (run: Run, place: { after: number; limit: number }) => Promise<Lines[]>,
+): AsyncGenerator<string> {
+  for (let place: number | null = after; place !== null; ) {
+    const start = performance.now()
+    const [page]: Lines[] = await read(runner(db, 'stream', start + db.deadlineMs), {
+      after: place,
+      limit: STREAM_BATCH,
+    })
+    const tookMs = performance.now() - start
+    if (page?.lines) yield page.lines
+    place = page?.last ?? null
+    if (db.busy()) await sleep(Math.min(STREAM_REST * tookMs, STREAM_REST_MAX_MS))
+  }
+}

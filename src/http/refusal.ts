@@ -1,0 +1,30 @@
+import type { Refusal } from '../resource.ts'
+import { Problem, ProblemType } from './problem.ts'
+
+/** The problem that tells a client why nothing was done; `noun` is the name of what it asked for, such as 'user'. */
+export function refusal(noun: string, refused: Refusal): Problem {
+  switch (refused.outcome) {
+    case 'missing':
+      return new Problem(404, `There is no ${noun} with this id.`)
+    case 'stale':
+      return new Problem(412, `The ${noun}'s version does not meet the condition of the request.`)
+    case 'key-reused':
+      return new Problem(422, `This Idempotency-Key has already created a ${noun} from another body.`, {
+        type: ProblemType.idempotencyKeyReused,
+      })
+    case 'conflict':
+      return new Problem(409, `Another ${noun} has this ${refused.fields.join(' and this ')}.`, {
+        type: ProblemType.conflict,
+        errors: refused.fields.map((field) => ({ pointer: `/${field}`, detail: `is taken by another ${noun}` })),
+      })
+    case 'referenced':
+      return new Problem(409, `The ${noun} cannot be deleted: its ${refused.by} are still there.`, {
+        type: ProblemType.conflict,
+      })
+    case 'reference-missing':
+      return new Problem(422, `${refused.field} names nothing that is there`, {
+        type: ProblemType.validation,
+        errors: [{ pointer: `/${refused.field}`, detail: 'names nothing that is there' }],
+      })
+  }
+}

@@ -1,0 +1,17 @@
+// What the routes and the store of a resource say to each other.
+
+/** Why a store did not do what it was asked. These are expected: values, not errors. */
+export type Refusal =
+  | { outcome: 'missing' | 'stale' | 'key-reused' }
+  /** Another row has these fields. */
+  | { outcome: 'conflict'; fields: readonly string[] }
+  /** Rows of another table refer to this one. */
+  | { outcome: 'referenced'; by: string }
+  /** The row that this field names is not there. */
+  | { outcome: 'reference-missing'; field: string }
+
+/** Versions that a change may start from; undefined for any. */
+export type Versions = readonly number[] | undefined
+
+/** What makes a retry of a POST safe: the client's key, and a hash of the values that it creates; nulls without a key. */
+export type Idempotency = { key: string | null; hash: string | null }
