@@ -79,13 +79,10 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
       return Object.assign(socket, { host: address.host })
     },
   })
-  const destroy = () => {
-    socket?.destroy()
-    void sql.end({ timeout: 0 })
-  }
+  const destroy = () => void socket?.destroy()
   const timer = setTimeout(() => {
     timedOut = true
-    socket?.destroy()
+    destroy()
   }, options.connectTimeoutMs)
   try {
     await sql`select 1`

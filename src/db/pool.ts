@@ -92,7 +92,7 @@ type Link = {
 
 /** Opens connections to `address` as they are needed, and closes what is idle, down to one. */
 export function createPool(options: PoolOptions): Pool {
-  const { address, applicationName, connections, deadlineMs, onChange } = options
+  const { connections, deadlineMs, onChange } = options
   const maxWrites = connections - RESERVED_FOR_READS
   const suspicionMs = deadlineMs * SUSPICION_SHARE
   const links = new Set<Link>()
@@ -102,10 +102,8 @@ export function createPool(options: PoolOptions): Pool {
   const running: Record<Use, number> = { read: 0, write: 0, stream: 0 }
   const opened = Promise.withResolvers<void>()
   let opening = 0
-  let openAgainAt = 0
   let generation = 0
   let renewedAt = Number.NEGATIVE_INFINITY
-  let asking = false
   let closed = false
   let failure: DatabaseUnavailable | undefined
   let writeFailure: DatabaseUnavailable | undefined
@@ -114,17 +112,14 @@ export function createPool(options: PoolOptions): Pool {
   let succeededAt = Number.NEGATIVE_INFINITY
   let writtenAt = Number.NEGATIVE_INFINITY
 
-  const ticker = setInterval(() => {
-    // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
-    setImmediate(tick)
-  }, TICK_MS).unref()
+  // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
+  const ticker = setInterval(() => setImmediate(tick), TICK_MS).unref()
 
-  // Opening and closing
+  // Connections
 
   async function openLink(): Promise<Link> {
     const connection = await connect({
-      address,
-      applicationName,
+      ...options,
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
       statementTimeoutMs: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
       lockTimeoutMs: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
@@ -149,21 +144,12 @@ export function createPool(options: PoolOptions): Pool {
       hear()
       opened.resolve()
     } catch (error) {
-      if (closed) return
-      openAgainAt = performance.now() + RECONNECT_INTERVAL_MS
-      if (!usable()) fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
-      setTimeout(keepOne, RECONNECT_INTERVAL_MS).unref()
+      if (!closed && !usable()) fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
+      await sleep(RECONNECT_INTERVAL_MS, undefined, { ref: false })
     } finally {
       opening--
       dispatch()
     }
-  }
-
-  /** Keeps at least one connection open, so that a failure is known before the next request. */
-  function keepOne() {
-    if (closed || opening > 0) return
-    if (failure || !usable()) void open()
-    else dispatch()
   }
 
   /** Whether some connection is idle, or waits for an answer and was not silent for long. */
@@ -172,10 +158,9 @@ export function createPool(options: PoolOptions): Pool {
   function drop(link: Link) {
     if (!links.delete(link)) return
     if (link.work) running[link.work.use]--
-    else if (idle.includes(link)) idle.splice(idle.indexOf(link), 1)
+    else idle.splice(idle.indexOf(link), 1)
     link.connection.destroy()
     dispatch()
-    keepOne()
   }
 
   /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
@@ -187,14 +172,6 @@ export function createPool(options: PoolOptions): Pool {
 
   function dropIdle() {
     for (const link of [...idle]) drop(link)
-  }
-
-  function closeIdle(now: number) {
-    const [oldest] = idle
-    if (!oldest || links.size === 1 || now - oldest.since < IDLE_TIMEOUT_MS) return
-    links.delete(oldest)
-    idle.shift()
-    void oldest.connection.close(CONNECT_TIMEOUT_MS)
   }
 
   // What is known of the database
@@ -228,29 +205,15 @@ export function createPool(options: PoolOptions): Pool {
     onChange?.('writes', error)
   }
 
-  /** The database was silent for long: asks it on the idle connections, or else on a new one, whether it answers at all. */
-  async function ask() {
-    asking = true
-    const until = performance.now() + CONNECT_TIMEOUT_MS
-    const answers = idle.splice(0).map((link) => {
+  /** Asks the database on the idle connections, or else on a new one, whether it answers at all. */
+  function ask(now: number) {
+    const nobody = { until: now + CONNECT_TIMEOUT_MS, resolve() {}, reject() {} }
+    const asked = idle.splice(0)
+    for (const link of asked) {
       running.read++
-      return new Promise<boolean>((resolve) => {
-        const lost = () => {
-          drop(link)
-          resolve(false)
-        }
-        void send(link, {
-          use: 'read',
-          text: 'select 1',
-          parameters: [],
-          until,
-          resolve: () => resolve(true),
-          reject: lost,
-        })
-      })
-    })
-    if (!(await Promise.all(answers)).includes(true)) await open()
-    asking = false
+      void send(link, { use: 'read', text: 'select 1', parameters: [], ...nobody })
+    }
+    if (asked.length === 0 && opening === 0) void open()
   }
 
   // Statements
@@ -262,14 +225,13 @@ export function createPool(options: PoolOptions): Pool {
     return use === 'write' ? Math.min(free, maxWrites - running.write) : free
   }
 
-  /** Gives idle connections to those who wait, in their order, and opens more where there are too few. */
+  /** Gives idle connections to those who wait, in their order. Opens more where there are too few, or none that answers. */
   function dispatch() {
     if (closed) return
-    let wanted = 0
+    let wanted = failure || !usable() ? 1 : 0
     for (const use of USES) {
       for (const work of waiting[use]) {
-        if (allowance(use) <= 0) break
-        const link = idle.pop()
+        const link = allowance(use) > 0 ? idle.pop() : undefined
         if (!link) {
           wanted += Math.min(waiting[use].size, allowance(use))
           break
@@ -279,7 +241,6 @@ export function createPool(options: PoolOptions): Pool {
         void send(link, work)
       }
     }
-    if (performance.now() < openAgainAt) return
     const missing = Math.min(wanted, connections + STREAM_CONNECTIONS - links.size) - opening
     for (let i = 0; i < missing; i++) void open()
   }
@@ -309,25 +270,23 @@ export function createPool(options: PoolOptions): Pool {
     if (!links.has(link)) return
     if (link.generation !== generation) return drop(link)
     if (link.work) running[link.work.use]--
-    link.work = undefined
-    link.givenUp = false
-    link.since = performance.now()
+    Object.assign(link, { work: undefined, givenUp: false, since: performance.now() })
     idle.push(link)
     dispatch()
   }
 
+  const stuckWrites = () => [...links].filter(({ givenUp, work }) => givenUp && work?.use === 'write').length
+
   function submit(use: Use, text: string, parameters: readonly Parameter[], until: number): Promise<Row[]> {
-    if (closed) throw new DatabaseUnavailable('this process is stopping', 'unsent')
+    if (closed) throw STOPPING
     if (failure) throw failure
     if (use === 'write' && stuckWrites() >= maxWrites) throw STUCK
-    if (until - performance.now() < SEND_MARGIN_MS) throw new DatabaseUnavailable('its turn came too late', 'unsent')
+    if (until - performance.now() < SEND_MARGIN_MS) throw TOO_LATE
     return new Promise((resolve, reject) => {
       waiting[use].add({ use, text, parameters, until, resolve, reject })
       dispatch()
     })
   }
-
-  const stuckWrites = () => [...links].filter(({ givenUp, work }) => givenUp && work?.use === 'write').length
 
   function tick() {
     const now = performance.now()
@@ -335,21 +294,19 @@ export function createPool(options: PoolOptions): Pool {
       for (const work of waiting[use]) {
         if (now < work.until - SEND_MARGIN_MS) continue
         waiting[use].delete(work)
-        work.reject(new DatabaseUnavailable('no connection was free in time', 'unsent'))
+        work.reject(TOO_LATE)
       }
     }
-    for (const link of [...links]) giveUp(link, now)
+    for (const link of [...links]) if (link.work && now > link.work.until) giveUp(link, link.work, now)
     if (stuckWrites() >= maxWrites) rejectWaiting('write', STUCK)
-    const silent = [...links].some(({ work, since }) => work && now - Math.max(since, heardAt) > suspicionMs)
-    if (silent && !asking && !failure) void ask()
-    closeIdle(now)
+    if (!failure && [...links].some(({ work, since }) => work && now - Math.max(since, heardAt) > suspicionMs)) ask(now)
+    const [oldest] = idle
+    if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
   }
 
-  function giveUp(link: Link, now: number) {
-    const { work } = link
-    if (!work || now < work.until) return
+  function giveUp(link: Link, work: Work, now: number) {
     link.givenUp = true
-    work.reject(new DatabaseUnavailable('it did not answer in time', 'lost'))
+    work.reject(NO_ANSWER)
     // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
     const over = work.use !== 'write' && now - link.since > deadlineMs
     if (over || link.generation !== generation) drop(link)
@@ -368,8 +325,7 @@ export function createPool(options: PoolOptions): Pool {
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
         const repeatable = use !== 'write' && ((error.reached === 'lost' && attempt === 1) || isHeldRow(error))
-        const again = (repeatable || isStale(error)) && performance.now() < until - SEND_MARGIN_MS
-        if (again) continue
+        if ((repeatable || isStale(error)) && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') noteWrite(start, error)
         throw error
       }
@@ -388,13 +344,14 @@ export function createPool(options: PoolOptions): Pool {
     async close(timeoutMs) {
       closed = true
       clearInterval(ticker)
-      for (const use of USES) rejectWaiting(use, new DatabaseUnavailable('this process is stopping', 'unsent'))
-      await Promise.race([
-        sleep(timeoutMs, undefined, { ref: false }),
-        Promise.all([...links].map(({ connection }) => connection.close(timeoutMs))),
-      ])
+      for (const use of USES) rejectWaiting(use, STOPPING)
+      const ended = Promise.all([...links].map(({ connection }) => connection.close(timeoutMs)))
+      await Promise.race([ended, sleep(timeoutMs, undefined, { ref: false })])
     },
   }
 }
 
+const STOPPING = new DatabaseUnavailable('this process is stopping', 'unsent')
 const STUCK = new DatabaseUnavailable('earlier writes have no answer yet', 'unsent')
+const TOO_LATE = new DatabaseUnavailable('its turn came too late', 'unsent')
+const NO_ANSWER = new DatabaseUnavailable('it did not answer in time', 'lost')

@@ -12,7 +12,7 @@ import { addressOf } from '../database.ts'
 import { ROOT } from '../process.ts'
 import { type FaultyNetwork, startProxy } from '../proxy.ts'
 
-const DEADLINE_MS = 1500
+const DEADLINE_MS = 2000
 /** What a machine that others use may add to any wait. */
 const SLACK_MS = 1500
 
