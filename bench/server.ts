@@ -10,6 +10,9 @@ export const SERVERS = {
   'bare node:http + postgres.js': fileURLToPath(new URL('bare.ts', import.meta.url)),
 } as const
 
+/** As the image runs the service. */
+const FLAGS = ['--max-semi-space-size=8']
+
 /** A server in a process of its own. */
 export type Server = { url: string; pid: number; stop(): Promise<void> }
 
@@ -21,7 +24,7 @@ export type Server = { url: string; pid: number; stop(): Promise<void> }
 export async function startServer(script: string, env: NodeJS.ProcessEnv, stopping: AbortSignal): Promise<Server> {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
-  const child = spawn(process.execPath, [script], {
+  const child = spawn(process.execPath, [...FLAGS, script], {
     env: { ...process.env, ...env, PORT: String(port), DRAIN_DELAY_MS: '0' },
     stdio: ['ignore', 'ignore', 'inherit'],
     signal: stopping,

@@ -4,7 +4,10 @@ import { once } from 'node:events'
 
 const TIMEOUT_MS = 60_000
 
-/** Runs `main` until it has answered and stopped; what was compiled by then is in the cache. */
+/**
+ * Runs `main` until it has answered and stopped; the code that was compiled by then is in the cache. It runs with the
+ * flags of this process: a cache fits the flags that it was made with.
+ */
 export async function warm(main: string) {
   const env = {
     PORT: '0',
@@ -14,7 +17,11 @@ export async function warm(main: string) {
     STARTUP_WAIT_MS: '0',
     DRAIN_DELAY_MS: '0',
   }
-  const service = spawn(process.execPath, [main], { env, stdio: ['ignore', 'pipe', 'inherit'], timeout: TIMEOUT_MS })
+  const service = spawn(process.execPath, [...process.execArgv, main], {
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    timeout: TIMEOUT_MS,
+  })
   const exited = once(service, 'exit')
   let output = ''
   for await (const chunk of service.stdout.setEncoding('utf8')) {

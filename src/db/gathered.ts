@@ -28,8 +28,8 @@ export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise
 export const gatherPages = <T>(db: Pool, list: (run: Run, asked: { after: string; limit: string }) => Promise<T[]>) =>
   gather<{ after: number; limit: number }, T>({
     maxInFlight: 2,
-    maxItems: 32,
-    maxWeight: 3200,
+    maxItems: 16,
+    maxWeight: 1600,
     weigh: ({ limit }) => limit,
     run(pages, until) {
       const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
