@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    include: ['{src,dev,bench,.github,test/service}/**/*.test.ts', 'test/*.test.ts'],
+    include: ['{src,dev,bench,.github,test/service}/**/*.test.ts', 'test/*.test.ts', 'test/second-resource/*.test.ts'],
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
     maxWorkers: 3,

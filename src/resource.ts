@@ -15,3 +15,9 @@ export type Versions = readonly number[] | undefined
 
 /** What makes a retry of a POST safe: the client's key, and a hash of the values that it creates; nulls without a key. */
 export type Idempotency = { key: string | null; hash: string | null }
+
+/** What was found, if it is there and its version is one of `versions`. */
+export function atVersion<T extends { version: number }>(found: T | undefined, versions: Versions): T | Refusal {
+  if (!found) return { outcome: 'missing' }
+  return !versions || versions.includes(found.version) ? found : { outcome: 'stale' }
+}

@@ -4,10 +4,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { type AppOptions, createApp } from '../src/app.ts'
 import { parseConfig } from '../src/config.ts'
-import { createPool, type PoolOptions } from '../src/db/pool.ts'
+import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 import { createReadiness } from '../src/db/readiness.ts'
 import { createLog } from '../src/http/log.ts'
-import { startServer } from '../src/server.ts'
+import { type ServerOptions, startServer } from '../src/server.ts'
 import { createUserStore } from '../src/users/store.ts'
 import { users } from '../src/users/table.ts'
 import { createContract } from './contract.ts'
@@ -30,8 +30,15 @@ export type Api = {
   close(): Promise<void>
 }
 
-/** The service as `serve` runs it, on a free port and a database of its own; `env` and `options` change what it is made of. */
-export async function startApi(env: Record<string, string> = {}, options: Partial<AppOptions> = {}): Promise<Api> {
+/**
+ * The service as `serve` runs it, on a free port and a database of its own. `env` and `options` change what it is made
+ * of; `make` puts it together, for a service with other resources.
+ */
+export async function startApi(
+  env: Record<string, string> = {},
+  options: Partial<AppOptions> = {},
+  make: (options: AppOptions, db: Pool) => { fetch: ServerOptions['fetch'] } = createApp,
+): Promise<Api> {
   const database = env.DATABASE_URL ? undefined : await createTestDatabase()
   const config = parseConfig({
     DATABASE_URL: database?.url,
@@ -45,14 +52,17 @@ export async function startApi(env: Record<string, string> = {}, options: Partia
   const told: Api['told'] = []
   const onChange: PoolOptions['onChange'] = (of, failure) => told.push([of, failure?.message])
   const db = createPool({ ...config.database, applicationName: 'test', onChange })
-  const app = createApp({
-    ...config.app,
-    users: createUserStore(db),
-    log: createLog('silent'),
-    ready: createReadiness(db, [users], () => {}),
-    stopping: stopping.signal,
-    ...options,
-  })
+  const app = make(
+    {
+      ...config.app,
+      users: createUserStore(db),
+      log: createLog('silent'),
+      ready: createReadiness(db, [users], () => {}),
+      stopping: stopping.signal,
+      ...options,
+    },
+    db,
+  )
   await Promise.race([db.opened, sleep(config.startupWaitMs)])
   const server = await startServer({ ...config.server, fetch: app.fetch, stopping: stopping.signal })
   const url = `http://127.0.0.1:${server.port}`

@@ -11,8 +11,12 @@ export const CACHE = { 'Cache-Control': 'private, no-cache' }
 /** The strong entity tag of a version (RFC 9110, section 8.8.3). */
 export const entityTag = (version: number) => `"${version}"`
 
-const LIST = /^[\s,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"\s*(?:,[\s,]*|$))+$/
-const TAG = /(W\/)?"([^"]*)"/g
+/** The form of every entity tag of this service. */
+export const ENTITY_TAG = /^"[1-9]\d{0,8}"$/
+
+/** What If-Match and If-None-Match may hold. */
+export const ENTITY_TAGS = /^\*$|^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/
+const TAG = /(W\/)?("[^"]*")/g
 
 /** A condition on the current version: any, or one of these. */
 type Condition = '*' | { version: number; weak: boolean }[]
@@ -20,12 +24,12 @@ type Condition = '*' | { version: number; weak: boolean }[]
 /** @throws Problem 400 for what is not a list of entity tags */
 function parse(name: string, value: string | undefined): Condition | undefined {
   if (value === undefined) return undefined
-  if (value.trim() === '*') return '*'
-  if (!LIST.test(value)) throw new Problem(400, `${name} must be * or a list of entity tags, as in "1", "2".`)
+  if (!ENTITY_TAGS.test(value)) throw new Problem(400, `${name} must be * or a list of entity tags, as in "1", "2".`)
+  if (value === '*') return '*'
   // A tag that is no version of ours matches nothing: it need not be kept.
   return [...value.matchAll(TAG)]
-    .filter(([, , tag]) => /^[1-9]\d{0,8}$/.test(tag ?? ''))
-    .map(([, weak, tag]) => ({ version: Number(tag), weak: weak !== undefined }))
+    .filter(([, , tag = '']) => ENTITY_TAG.test(tag))
+    .map(([, weak, tag = '']) => ({ version: Number(tag.slice(1, -1)), weak: weak !== undefined }))
 }
 
 /**

@@ -27,6 +27,8 @@ function limit(max: number, detail: string) {
 const truncated = new Problem(400, 'The body ended before it was complete.')
 const compressed = new Problem(415, 'The body must not be compressed.', { headers: { 'Accept-Encoding': 'identity' } })
 
+export const bodyTooLarge = (maxBytes: number) => new Problem(413, `The body must have at most ${maxBytes} bytes.`)
+
 /** The body, once all of it has come. Rejects with `tooLarge` if it has more than `maxBytes`. */
 const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem) =>
   new Promise<Buffer>((resolve, reject) => {
@@ -54,7 +56,7 @@ const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem)
  */
 export function receiveBody(maxBytes: number) {
   const limited = limit(LARGE_BODIES_MAX, 'Too many large bodies are arriving.')
-  const tooLarge = new Problem(413, `The body must have at most ${maxBytes} bytes.`)
+  const tooLarge = bodyTooLarge(maxBytes)
   return createMiddleware<Env>(async function receiveBody(c, next) {
     const { incoming, outgoing } = c.env
     const { headers, httpVersion } = incoming

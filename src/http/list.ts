@@ -5,6 +5,9 @@ import { MAX_ID } from '../db/columns.ts'
 export const LIMIT_MAX = 1000
 export const LIMIT_DEFAULT = 100
 
+/** The form of every cursor. */
+const CURSOR = /^[\w-]{4,24}$/
+
 /** A place in a list: a version and the id of the last row, opaque to clients. */
 export const encodeCursor = (id: number) => Buffer.from(`1:${id}`).toString('base64url')
 
@@ -22,18 +25,34 @@ const LIMIT_RULE = `must be a whole number from 1 to ${LIMIT_MAX}`
 /** The parameters of every list: `limit`, the rows of a page, and `cursor`, which is read as the id it starts after. */
 export const listParameters = {
   limit: once('a number')
-    .regex(/^[1-9][0-9]{0,3}$/, LIMIT_RULE)
+    .refine((limit) => /^[1-9][0-9]{0,3}$/.test(limit), LIMIT_RULE)
     .transform(Number)
     .refine((limit) => limit <= LIMIT_MAX, LIMIT_RULE)
-    .optional(),
+    .optional()
+    .meta({
+      description: 'The items of a page.',
+      type: 'integer',
+      minimum: 1,
+      maximum: LIMIT_MAX,
+      default: LIMIT_DEFAULT,
+      examples: [10],
+    }),
   cursor: once('a cursor')
     .transform((cursor, context) => {
       const id = decodeCursor(cursor)
       if (id === undefined) context.addIssue('is not a cursor of this service: take `next` of the page before')
       return id ?? 0
     })
-    .optional(),
+    .optional()
+    .meta({ description: '`next` of the page before.', pattern: CURSOR.source, examples: [encodeCursor(10)] }),
 }
+
+/** What a list answers. */
+export const pageSchema = (name: string, item: z.ZodType) =>
+  z.object({
+    [name]: z.array(item).max(LIMIT_MAX),
+    next: z.string().regex(CURSOR).nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
+  })
 
 /** A page of at most `limit` rows, out of one row more if there are more. */
 export function pageOf<T extends { id: number }>(rows: T[], limit: number): { rows: T[]; next: string | null } {

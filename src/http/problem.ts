@@ -91,6 +91,8 @@ export function problemJson(problem: Problem, target: string | undefined, reques
 export const unavailableProblem = (detail: string) =>
   new Problem(503, detail, { headers: { 'Retry-After': RETRY_AFTER_S } })
 
+export const INTERNAL = new Problem(500, "Internal error. The server's log has details under this requestId.")
+
 export function problemResponse(c: Context<Env>, problem: Problem): Response {
   const headers = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...problem.options.headers }
   return answer(c, problemJson(problem, c.req.url, c.get('requestId')), problem.status, headers)
@@ -110,7 +112,7 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
     )
   }
   c.get('log').error(entry, 'request failed')
-  return new Problem(500, "Internal error. The server's log has details under this requestId.")
+  return INTERNAL
 }
 
 export const onError: ErrorHandler<Env> = (error, c) => problemResponse(c, problemFor(error, c))

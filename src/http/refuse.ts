@@ -11,7 +11,7 @@ const INVALID_HOST = new Problem(400, 'The request needs a valid Host header and
 const INVALID_CODING = new Problem(400, 'The only transfer coding is chunked, and HTTP/1.0 has none.')
 
 /** What the HTTP parser refuses, by its error code; 400 for the rest. */
-const PARSER_PROBLEMS: Record<string, Problem> = {
+export const PARSER_PROBLEMS: Record<string, Problem> = {
   HPE_INVALID_URL: INVALID_TARGET,
   HPE_HEADER_OVERFLOW: new Problem(431, `The headers must have at most ${MAX_HEADER_BYTES} bytes.`),
   ERR_HTTP_REQUEST_TIMEOUT: new Problem(408, 'The request did not arrive in time.'),

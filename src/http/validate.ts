@@ -29,6 +29,12 @@ function faultsOf(issues: readonly z.core.$ZodIssue[]) {
 /** What a JSON merge patch (RFC 7396) may be sent as. */
 export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
 
+/** 422 with a JSON Pointer to each fault of a body. */
+export function invalidBody(issues: readonly z.core.$ZodIssue[]): Problem {
+  const { errors, detail } = faultsOf(issues)
+  return new Problem(422, detail, { type: ProblemType.validation, errors })
+}
+
 function assertJson(c: Context, mediaTypes: readonly string[]) {
   const header = c.req.header('content-type') ?? ''
   const mediaType = header.replace(/;.*/, '').trim().toLowerCase()
@@ -59,9 +65,8 @@ export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
     (result, c: Context) => {
       if (target === 'json') assertJson(c, mediaTypes)
       if (result.success) return
-      const { errors, detail } = faultsOf(result.error.issues)
-      if (target !== 'json') throw new Problem(400, detail)
-      throw new Problem(422, detail, { type: ProblemType.validation, errors })
+      const { issues } = result.error
+      throw target === 'json' ? invalidBody(issues) : new Problem(400, faultsOf(issues).detail)
     },
     sync,
   )

@@ -95,6 +95,14 @@ describe('POST /users', () => {
     ['an email of 255 characters', `{"username":"bad","email":"${'x'.repeat(60)}@${'y'.repeat(194)}"}`, ['/email']],
     ['an email without @', '{"username":"bad","email":"example.com"}', ['/email']],
     ['an email of white space', '{"username":"bad","email":"a b@example.com"}', ['/email']],
+    ['an email in angle brackets', '{"username":"bad","email":"<a@example.com>"}', ['/email']],
+    ['an email with a scheme', '{"username":"bad","email":"mailto:a@example.com"}', ['/email']],
+    ['an email that ends in a dot', '{"username":"bad","email":"a@example.com."}', ['/email']],
+    ['two emails', '{"username":"bad","email":"a@example.com,b@example.com"}', ['/email']],
+    ['an email with a port', '{"username":"bad","email":"a@example.com:25"}', ['/email']],
+    ['an email with an invisible character', '{"username":"bad","email":"a\\u200b@example.com"}', ['/email']],
+    ['an invisible name', `{"username":"\\u3164","email":"${email}"}`, ['/username']],
+    ['a name of tags', `{"username":"\\udb40\\udc41","email":"${email}"}`, ['/username']],
   ])('refuses a body with %s with 422 and points at it', async (_, body, pointers) => {
     const answer = await api.request('POST', '/users', body, json)
     expect([answer.status, answer.body.title]).toEqual([422, 'Unprocessable Content'])
@@ -163,8 +171,39 @@ describe('POST /users', () => {
   })
 
   test('keeps an email of 254 characters as given', async () => {
-    const address = `${'X'.repeat(60)}@${'y'.repeat(193)}`
+    const address = `${'X'.repeat(64)}@${`${'y'.repeat(62)}.`.repeat(3)}`.replace(/.$/, 'y')
     expect((await create({ ...newUser(), email: address })).email).toBe(address)
+  })
+
+  test.each([
+    ['plus@example.com', 'plus+tag@example.com', 'Plus+Other@example.com'],
+    ['ユーザー@例え.テスト', 'иван@почта.рф', 'δοκιμή@παράδειγμα.δοκιμή', '用户@例子.广告', '😀@☃.example'],
+  ])('takes %s and gives it back byte for byte, found by what was sent', async (...addresses) => {
+    for (const email of addresses) {
+      const user = await create({ ...newUser(), email })
+      expect(user.email).toBe(email)
+      expect((await api.request('GET', `/users?${new URLSearchParams({ email })}`)).body.users).toEqual([user])
+    }
+  })
+
+  test.each([
+    ['Unicode', 'alice@bücher.example', 'alice@xn--bcher-kva.example'],
+    ['Punycode', 'bob@xn--bcher-kva.example', 'bob@bücher.example'],
+    ['upper case', 'carol@BÜCHER.example', 'Carol@XN--BCHER-KVA.example'],
+  ])('has one user for one mailbox, whose domain first came in %s', async (_, first, second) => {
+    const user = await create({ ...newUser(), email: first })
+    expect(user.email).toMatch(/@bücher\.example$/)
+    for (const email of [first, second, user.email, user.email.toUpperCase()]) {
+      const rival = await api.request('POST', '/users', { ...newUser(), email })
+      expect([rival.status, rival.body.errors[0].pointer]).toEqual([409, '/email'])
+      expect((await api.request('GET', `/users?${new URLSearchParams({ email })}`)).body.users).toEqual([user])
+      const both = new URLSearchParams({ email, username: user.username })
+      expect((await api.request('GET', `/users?${both}`)).body.users).toEqual([user])
+    }
+    const other = await create()
+    expect((await api.request('PATCH', `/users/${other.id}`, { email: second })).status).toBe(409)
+    const replaced = await api.request('PUT', `/users/${user.id}`, { username: user.username, email: second })
+    expect([replaced.status, replaced.body.email]).toEqual([200, second.replace(/@.*/, '@bücher.example')])
   })
 
   test.each([
@@ -255,6 +294,16 @@ describe('Idempotency-Key', () => {
     const first = await post('key-2', user)
     await api.request('PUT', `/users/${first.body.id}`, newUser())
     expect((await post('key-2', user)).text).toBe(first.text)
+  })
+
+  test('takes a body for the same whose domain is the same in another form, for another whose local part is not', async () => {
+    const { username } = newUser()
+    const first = await post('key-5', { username, email: 'erin@bücher.example' })
+    for (const email of ['erin@xn--bcher-kva.example', 'erin@BÜCHER.EXAMPLE']) {
+      const second = await post('key-5', { username, email })
+      expect([second.status, second.text]).toEqual([201, first.text])
+    }
+    expect((await post('key-5', { username, email: 'Erin@bücher.example' })).status).toBe(422)
   })
 
   test('answers 422 to another body', async () => {
@@ -554,6 +603,35 @@ describe('GET /users', () => {
       expect((await api.request('GET', `/users?cursor=${tampered}`)).status, tampered).toBe(400)
     }
     expect((await api.request('GET', `/users?cursor=${next}`)).status).toBe(200)
+  })
+})
+
+describe('a user that is older than a rule', () => {
+  const insert = async (user: ReturnType<typeof newUser>) => {
+    const { sql } = api.database ?? expect.fail('it has no database of its own')
+    const [row] = await sql`insert into users ${sql(user)} returning id`
+    return `/users/${row?.id}`
+  }
+
+  test.each([
+    ['email', '<old@example.com>'],
+    ['email', 'old@example.com.'],
+    ['email', 'old@'],
+    ['username', '\u3164'],
+  ] as const)('and whose %s is now refused, %s, is read, found, changed, mended and deleted', async (field, value) => {
+    const older = { ...newUser(), [field]: value }
+    const path = await insert(older)
+    expect((await api.request('GET', path)).body).toMatchObject(older)
+    const found = await api.request('GET', `/users?${new URLSearchParams({ [field]: value })}`)
+    expect(found.body.users).toMatchObject([older])
+    const fit = newUser()
+    const otherField = field === 'email' ? 'username' : 'email'
+    const changed = await api.request('PATCH', path, { [otherField]: fit[otherField] })
+    expect([changed.status, changed.body]).toMatchObject([200, { ...fit, [field]: value }])
+    expect((await api.request('PATCH', path, { [field]: value })).status).toBe(422)
+    expect((await api.request('PATCH', path, { [field]: fit[field] })).body).toMatchObject(fit)
+    expect((await api.request('DELETE', path)).status).toBe(204)
+    expect((await api.request('DELETE', await insert(older))).status).toBe(204)
   })
 })
 

@@ -5,7 +5,7 @@ import { gatherGets, gatherInserts, gatherPages, streamLines } from '../db/gathe
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
-import type { Idempotency, Refusal, Versions } from '../resource.ts'
+import { atVersion, type Idempotency, type Refusal, type Versions } from '../resource.ts'
 import type { NewUser, User, UserPatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
@@ -130,11 +130,7 @@ export function createUserStore(db: Pool) {
     /** Sets what `patch` names, if the user's version is one of `versions`. An empty patch changes nothing. */
     async update(id: number, patch: UserPatch, versions: Versions, until: number): Promise<StoredUser | Refusal> {
       const { username = null, email = null } = patch
-      if (username === null && email === null) {
-        const found = await get(id, until)
-        if (!found) return { outcome: 'missing' }
-        return !versions || versions.includes(found.version) ? found : { outcome: 'stale' }
-      }
+      if (username === null && email === null) return atVersion(await get(id, until), versions)
       try {
         const values = { id, username, email, versions: versionsText(versions) }
         const [row] = await runExclusive(id, () => statements.updateUser(runner(db, 'write', until), values))

@@ -1,11 +1,12 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import { Ajv2020 } from 'ajv/dist/2020.js'
 import formats from 'ajv-formats'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
 import { createApp } from '../app.ts'
 import type { UserStore } from '../users/store.ts'
 import { createLog } from './log.ts'
+import { MAX_HEADER_BYTES } from './refuse.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the description is looked into at every depth.
 let description: any
@@ -115,12 +116,26 @@ test('uses every component, and has each that it points at', () => {
 })
 
 test('says what the schemas say', () => {
-  const { NewUser, User, Problem } = description.components.schemas
-  expect(NewUser).toMatchObject({ required: ['username', 'email'], additionalProperties: false })
-  expect(NewUser.properties.username).toMatchObject({ type: 'string', minLength: 1, maxLength: 80 })
+  const { UserInput, User, Problem } = description.components.schemas
+  expect(UserInput).toMatchObject({ required: ['username', 'email'], additionalProperties: false })
+  expect(UserInput.properties.username).toMatchObject({ type: 'string', minLength: 1, maxLength: 80 })
   expect(User.properties.id).toMatchObject({ type: 'integer', minimum: 1, maximum: Number.MAX_SAFE_INTEGER })
   expect(User.properties.createdAt).toMatchObject({ type: 'string', format: 'date-time' })
   expect(Problem.properties.status).toMatchObject({ minimum: 400, maximum: 599 })
   expect(Problem.properties.type.enum).toContain('urn:problem-type:conflict')
   expect(Problem.required).toEqual(['type', 'title', 'status', 'detail', 'instance', 'requestId'])
+})
+
+test('lets answers gain members, and requests none', () => {
+  const { UserInput, UserPatch, ...answers } = description.components.schemas
+  expect([UserInput, UserPatch].map((schema) => schema.additionalProperties)).toEqual([false, false])
+  expect(JSON.stringify(answers)).not.toContain('additionalProperties')
+})
+
+test('has the limits of the settings', async () => {
+  const small = await startApi({ MAX_BODY_BYTES: '1234' })
+  onTestFinished(() => small.close())
+  const { components } = (await small.request('GET', '/openapi.json')).body
+  expect(components.responses.Problem413.description).toBe('The body must have at most 1234 bytes.')
+  expect(components.responses.Problem431.description).toContain(String(MAX_HEADER_BYTES))
 })

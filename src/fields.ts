@@ -1,0 +1,94 @@
+import { isIPv4 } from 'node:net'
+import { domainToASCII, domainToUnicode } from 'node:url'
+import * as z from 'zod'
+
+/** RFC 5321, section 4.5.3.1.3, without the angle brackets. */
+const EMAIL_MAX_LENGTH = 254
+
+/** Length in Unicode code points, as PostgreSQL and JSON Schema count it; most text is short enough in code units, too. */
+const lengthUpTo = (maximum: number) => (value: string) => value.length <= maximum || [...value].length <= maximum
+
+const text = z.string({ error: 'must be a string' }).refine((value) => value.isWellFormed(), {
+  error: 'must be well-formed Unicode: it has a lone surrogate',
+  abort: true,
+})
+
+/** PostgreSQL's text cannot hold U+0000, and nobody's name has the others. */
+const isPlain = (value: string) => !/\p{Cc}/u.test(value)
+const PLAIN = { error: 'must not have control characters', abort: true }
+
+/** No text needs more code units than this for each of its characters in normal form C: it may come as 4, each of 2. */
+const UNITS_MAX = 8
+
+/** A text that is too long in any form is refused before it is normalized, which could take seconds. */
+const atMost = (maximum: number) => ({ error: `must have at most ${maximum} characters`, abort: true })
+
+/** Whether there is something to see. U+2800 is a Braille cell without dots. */
+const isVisible = (value: string) => /[^\s\u2800\p{Default_Ignorable_Code_Point}]/u.test(value)
+
+/** Text of 1 to `maximum` characters, at least one of them visible, in normal form C. */
+export const plainText = (maximum: number) =>
+  text
+    .max(UNITS_MAX * maximum, atMost(maximum))
+    .normalize('NFC')
+    .refine(isPlain, PLAIN)
+    .refine(isVisible, { error: 'must have a visible character', abort: true })
+    .refine((value) => value === value.trim(), 'must not start or end with white space')
+    .refine(lengthUpTo(maximum), atMost(maximum))
+    .meta({ minLength: 1, maxLength: maximum, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' })
+
+const INVISIBLE = /[\u2800\p{Default_Ignorable_Code_Point}]/u
+/** Some scripts need joiners, and `domainToASCII` knows where. */
+const INVISIBLE_IN_DOMAIN = /[[\u2800\p{Default_Ignorable_Code_Point}]--[\u200c\u200d]]/v
+/** `domainToASCII` reads its argument as the host of a URL. It would stop at these, or decode them. */
+const URL_SYNTAX = /[/\\?#%]/
+/** `domainToUnicode` leaves it as it is. */
+const INVALID_PUNYCODE = /(^|\.)xn--/
+
+/**
+ * An address in the form in which it is kept: the local part as given, the domain in Unicode and lower case (UTS 46),
+ * even if it comes in Punycode. Returns '' if no mail can reach the address. No rule of zod's covers all of it:
+ * `unicodeEmail` checks lengths and quotation marks, `rfc5322Email` the local part, `html5Email` the labels of the domain.
+ */
+function mailbox(address: string): string {
+  if (!z.regexes.unicodeEmail.test(address)) return ''
+  const [local = '', domain = ''] = address.split('@')
+  if (INVISIBLE.test(local) || INVISIBLE_IN_DOMAIN.test(domain) || URL_SYNTAX.test(domain)) return ''
+  const ascii = domainToASCII(domain)
+  const unicode = domainToUnicode(ascii)
+  const isReachable =
+    z.regexes.rfc5322Email.test(`${local}@example.com`) &&
+    z.regexes.html5Email.test(`postmaster@${ascii}`) &&
+    !isIPv4(ascii) &&
+    !INVALID_PUNYCODE.test(unicode) &&
+    lengthUpTo(EMAIL_MAX_LENGTH)(`${local}@${ascii}`)
+  return isReachable ? `${local}@${unicode}` : ''
+}
+
+/** An email address that mail can reach, of at most 254 characters. */
+export const emailAddress = text
+  .max(UNITS_MAX * EMAIL_MAX_LENGTH, atMost(EMAIL_MAX_LENGTH))
+  .refine(isPlain, PLAIN)
+  .refine(lengthUpTo(EMAIL_MAX_LENGTH), atMost(EMAIL_MAX_LENGTH))
+  .overwrite(mailbox)
+  .refine((address) => address !== '', 'must be an email address')
+  .meta({ minLength: 3, maxLength: EMAIL_MAX_LENGTH, pattern: '^[^@]+@', examples: ['alice@example.com'] })
+
+/** A time in an answer. */
+export const time = z.string().meta({
+  description: 'RFC 3339, in UTC, with milliseconds.',
+  format: 'date-time',
+  minLength: 24,
+  maxLength: 24,
+  examples: ['2026-01-02T03:04:05.678Z'],
+})
+
+/** Text to look up, in a query. It is bounded, because PostgreSQL normalizes it. */
+export const soughtText = (maximum: number) =>
+  z
+    .string({ error: 'must be given once, as text' })
+    .max(UNITS_MAX * maximum, atMost(maximum))
+    .refine(isPlain, PLAIN)
+
+/** An address to look up, in the form in which it is kept. One that no longer passes may be that of an older row. */
+export const soughtEmail = soughtText(EMAIL_MAX_LENGTH).overwrite((address) => mailbox(address) || address)

@@ -1,0 +1,62 @@
+import { type Context, Hono } from 'hono'
+import { answer, json } from '../../../src/http/answer.ts'
+import { answerPresent, CACHE, startingVersions, versionHeaders } from '../../../src/http/conditional.ts'
+import type { Env } from '../../../src/http/env.ts'
+import { idempotencyOf } from '../../../src/http/idempotency.ts'
+import { LIMIT_DEFAULT, nextLink, pageOf } from '../../../src/http/list.ts'
+import { streamInstead } from '../../../src/http/ndjson.ts'
+import { PathId } from '../../../src/http/path.ts'
+import { refusal } from '../../../src/http/refusal.ts'
+import { PATCH_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
+import type { Refusal } from '../../../src/resource.ts'
+import { ListQuery, NoteInput, NotePatch } from './schemas.ts'
+import type { NoteStore, StoredNote } from './store.ts'
+
+const NOUN = 'note'
+
+function done<T extends StoredNote>(result: T | Refusal): T {
+  if ('note' in result) return result
+  throw refusal(NOUN, result)
+}
+
+/** The routes under `/notes`. */
+export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: number }) {
+  const present = async (c: Context<Env>, id: number) =>
+    done((await store.get(id, c.get('until'))) ?? { outcome: 'missing' })
+
+  return new Hono<Env>()
+    .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.lines), async (c) => {
+      const { limit = LIMIT_DEFAULT, cursor: after = 0 } = c.req.valid('query')
+      const { rows: notes, next } = pageOf(await store.list({ limit: limit + 1, after }, c.get('until')), limit)
+      return json(c, { notes, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })
+    })
+    .post('/', valid('json', NoteInput), async (c) => {
+      const body = c.req.valid('json')
+      const idempotency = idempotencyOf(c, [body.userId, body.text])
+      const { note, version } = done(await store.create({ ...body, ...idempotency }, c.get('until')))
+      return json(c, note, 201, { ...versionHeaders(version), Location: `/notes/${note.id}` })
+    })
+    .get('/:id', valid('param', PathId), async (c) => {
+      const { note, version } = await present(c, c.req.valid('param').id)
+      return answerPresent(c, NOUN, note, version)
+    })
+    .put('/:id', valid('param', PathId), valid('json', NoteInput), async (c) => {
+      const { id } = c.req.valid('param')
+      const versions = await startingVersions(c, NOUN, () => present(c, id))
+      const { note, version } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
+      return json(c, note, 200, versionHeaders(version))
+    })
+    .patch('/:id', valid('param', PathId), valid('json', NotePatch, PATCH_MEDIA_TYPES), async (c) => {
+      const { id } = c.req.valid('param')
+      const versions = await startingVersions(c, NOUN, () => present(c, id))
+      const { note, version } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
+      return json(c, note, 200, versionHeaders(version))
+    })
+    .delete('/:id', valid('param', PathId), async (c) => {
+      const { id } = c.req.valid('param')
+      const versions = await startingVersions(c, NOUN, () => present(c, id))
+      const refused = await store.remove(id, versions, c.get('until'))
+      if (refused) throw refusal(NOUN, refused)
+      return answer(c, null, 204, {})
+    })
+}

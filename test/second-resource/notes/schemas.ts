@@ -1,0 +1,26 @@
+import * as z from 'zod'
+import { MAX_ID } from '../../../src/db/columns.ts'
+import { time } from '../../../src/fields.ts'
+import { listParameters } from '../../../src/http/list.ts'
+import { ID } from '../../../src/http/path.ts'
+
+const userId = z
+  .int('must be a whole number')
+  .min(1)
+  .max(MAX_ID)
+  .meta({ format: 'int64', examples: [1] })
+const text = z
+  .string('must be a string')
+  .regex(/^[^\p{Cc}]{1,500}$/u, 'must have 1 to 500 characters, and no control characters')
+  .meta({ minLength: 1, maxLength: 500, examples: ['Call back'] })
+const body = { error: 'must be a JSON object' }
+
+export const NoteInput = z.strictObject({ userId, text }, body)
+export const NotePatch = z.strictObject({ userId: userId.optional(), text: text.optional() }, body)
+export const ListQuery = z.strictObject(listParameters)
+
+export const noteAnswer = () => z.object({ id: z.int().meta(ID), userId, text, createdAt: time, updatedAt: time })
+
+export type NoteInput = z.output<typeof NoteInput>
+export type NotePatch = z.output<typeof NotePatch>
+export type Note = z.output<ReturnType<typeof noteAnswer>>

@@ -1,0 +1,94 @@
+import { at } from '../../../src/db/columnar.ts'
+import { createExclusive } from '../../../src/db/exclusive.ts'
+import { gatherGets, gatherInserts, gatherPages, streamLines } from '../../../src/db/gathered.ts'
+import { type Pool, runner } from '../../../src/db/pool.ts'
+import { arrayText, type Run } from '../../../src/db/statement.ts'
+import { DatabaseUnavailable, isForeignKeyViolation } from '../../../src/db/unavailable.ts'
+import { atVersion, type Idempotency, type Refusal, type Versions } from '../../../src/resource.ts'
+import type { Note, NoteInput, NotePatch } from './schemas.ts'
+import * as statements from './statements.ts'
+
+export type StoredNote = { note: Note; version: number }
+type NewRow = NoteInput & Idempotency
+
+export type NoteStore = ReturnType<typeof createNoteStore>
+
+const NO_USER: Refusal = { outcome: 'reference-missing', field: 'userId' }
+const versionsText = (versions: Versions) => (versions ? arrayText(versions) : null)
+const toStored = ({ version, ...note }: Note & { version: number }): StoredNote => ({ note, version })
+const asCreated = (id: number, { userId, text }: NoteInput, createdAt: string): StoredNote => ({
+  note: { id, userId, text, createdAt, updatedAt: createdAt },
+  version: 1,
+})
+
+/** Only a row with a key can be left out. The others come back in the order of their ids, which is that of the rows. */
+const inserting = (statement: typeof statements.insertAll) => async (run: Run, rows: NewRow[]) => {
+  const inserted = await statement(run, {
+    userIds: arrayText(rows.map((row) => row.userId)),
+    texts: arrayText(rows.map((row) => row.text)),
+    keys: arrayText(rows.map((row) => row.key)),
+    hashes: arrayText(rows.map((row) => row.hash)),
+  })
+  const byKey = new Map(inserted.map((row) => [row.key, row]))
+  const others = inserted.filter(({ key }) => key === null).values()
+  return rows.map(({ key }) => (key === null ? others.next().value : byKey.get(key)))
+}
+
+export function createNoteStore(db: Pool) {
+  const runExclusive = createExclusive()
+  const get = gatherGets<StoredNote>(db, async (run, ids) => {
+    const [columns] = await statements.getNotes(run, { ids })
+    const versions = columns?.versions?.() ?? []
+    const notes = columns ? statements.notesOf(columns) : []
+    return new Map(notes.map((note, row) => [note.id, { note, version: at(versions, row) }]))
+  })
+  const getPage = gatherPages(db, statements.listPages)
+  const insert = gatherInserts(db, {
+    insertAll: inserting(statements.insertAll),
+    insertOrSkip: inserting(statements.insertOrSkip),
+    keysOf: ({ key }: NewRow) => (key === null ? [] : [key]),
+  })
+
+  const missed = async (id: number, versions: Versions, until: number): Promise<Refusal> => ({
+    outcome: versions && (await get(id, until)) ? 'stale' : 'missing',
+  })
+
+  return {
+    get,
+    list: async (place: { limit: number; after: number }, until: number) =>
+      statements.notesOf(await getPage(place, until)),
+    lines: (after: number) => streamLines(db, after, statements.listLines),
+
+    async create(row: NewRow, until: number): Promise<StoredNote | Refusal> {
+      try {
+        const inserted = await insert(row, until)
+        if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
+      } catch (error) {
+        if (!isForeignKeyViolation(error)) throw error
+        return NO_USER
+      }
+      const [before] = await statements.findByKey(runner(db, 'read', until), { key: row.key })
+      if (!before) throw new DatabaseUnavailable('another note came and went', 'refused')
+      return before.hash === row.hash ? asCreated(before.id, row, before.createdAt) : { outcome: 'key-reused' }
+    },
+
+    async update(id: number, patch: NotePatch, versions: Versions, until: number): Promise<StoredNote | Refusal> {
+      const { userId = null, text = null } = patch
+      if (userId === null && text === null) return atVersion(await get(id, until), versions)
+      try {
+        const values = { id, userId, text, versions: versionsText(versions) }
+        const [row] = await runExclusive(id, () => statements.updateNote(runner(db, 'write', until), values))
+        return row ? toStored(row) : await missed(id, versions, until)
+      } catch (error) {
+        if (!isForeignKeyViolation(error)) throw error
+        return NO_USER
+      }
+    },
+
+    async remove(id: number, versions: Versions, until: number): Promise<Refusal | undefined> {
+      const values = { id, versions: versionsText(versions) }
+      const [row] = await runExclusive(id, () => statements.removeNote(runner(db, 'write', until), values))
+      return row ? undefined : await missed(id, versions, until)
+    },
+  }
+}
