@@ -21,6 +21,8 @@ type Entry<Item, Result> = {
   item: Item
   keys: readonly string[]
   until: number
+  /** Its batch failed because of one item: it goes by itself, and its keys are still in flight. */
+  alone: boolean
   resolve(result: Result): void
   reject(error: unknown): void
 }
@@ -28,6 +30,8 @@ type Entry<Item, Result> = {
 /** Items that go alone, under way at a time: they wait for locks, and must not hold up the batches. */
 const MAX_ALONE = 4
 const NO_KEYS: readonly string[] = []
+const TOO_LATE = new DatabaseUnavailable('its turn came too late', 'unsent')
+const NO_ANSWER = new DatabaseUnavailable('it did not answer in time', 'lost')
 
 /**
  * Makes a function that asks for one item. Items that are asked for in the same turn of the event loop, or while
@@ -39,75 +43,73 @@ const NO_KEYS: readonly string[] = []
 export function gather<Item, Result>(options: GatherOptions<Item, Result>) {
   type Waiting = Entry<Item, Result>
   const { run, maxInFlight, maxItems, maxWeight = maxItems, weigh = () => 1, keysOf, isOneItemsFault } = options
-  const inFlight = { batches: new Set<Waiting[]>(), alone: new Set<Waiting[]>() }
+  const inFlight = new Set<Waiting[]>()
   const keysInFlight = new Set<string>()
   let waiting: Waiting[] = []
-  /** Items of a batch that failed; their keys are still in flight. */
-  let alone: Waiting[] = []
   let scheduled = false
   let timer: NodeJS.Timeout | undefined
 
-  /** The first items that fit in one batch. The others keep their order. */
+  const mayGo = (alone: boolean) =>
+    [...inFlight].filter(([first]) => first?.alone === alone).length < (alone ? MAX_ALONE : maxInFlight)
+
+  /** The first items that fit in one batch; none if they have to wait. The others keep their order. */
   function nextBatch(): Waiting[] {
+    const single = mayGo(true) ? waiting.find(({ alone }) => alone) : undefined
+    if (single) return waiting.splice(waiting.indexOf(single), 1)
+    if (!mayGo(false)) return []
     const batch: Waiting[] = []
-    const left: Waiting[] = []
     const keysBefore = new Set<string>()
     let weight = 0
     let full = false
-    for (const entry of waiting) {
+    waiting = waiting.filter((entry) => {
       const held = entry.keys.some((key) => keysInFlight.has(key) || keysBefore.has(key))
       for (const key of entry.keys) keysBefore.add(key)
       const heavier = weight + weigh(entry.item)
       full ||= batch.length === maxItems || (batch.length > 0 && heavier > maxWeight)
-      if (full || held) {
-        left.push(entry)
-      } else {
-        batch.push(entry)
-        weight = heavier
-      }
-    }
-    waiting = left
+      if (full || held || entry.alone) return true
+      weight = heavier
+      batch.push(entry)
+      return false
+    })
     for (const { keys } of batch) for (const key of keys) keysInFlight.add(key)
     return batch
   }
 
-  function settle(entry: Waiting, answer: () => void) {
-    for (const key of entry.keys) keysInFlight.delete(key)
-    answer()
-  }
-
-  async function send(batch: Waiting[], under: Set<Waiting[]>) {
-    under.add(batch)
-    const items = batch.map(({ item }) => item)
+  async function send(batch: Waiting[]) {
+    inFlight.add(batch)
     const until = batch.reduce((latest, entry) => Math.max(latest, entry.until), 0)
     try {
-      const results = await run(items, until)
-      for (const [i, result] of results.entries()) {
-        const entry = batch[i]
-        if (entry) settle(entry, () => entry.resolve(result))
-      }
+      const results = await run(
+        batch.map(({ item }) => item),
+        until,
+      )
+      for (const [i, result] of results.entries()) batch[i]?.resolve(result)
+      release(batch)
     } catch (error) {
-      if (batch.length > 1 && isOneItemsFault?.(error)) alone.push(...batch)
-      else for (const entry of batch) settle(entry, () => entry.reject(error))
+      if (batch.length > 1 && isOneItemsFault?.(error)) {
+        waiting.push(...batch.map((entry) => ({ ...entry, alone: true })))
+      } else {
+        for (const entry of batch) entry.reject(error)
+        release(batch)
+      }
     }
-    under.delete(batch)
+    inFlight.delete(batch)
     schedule()
+  }
+
+  function release(entries: Waiting[]) {
+    for (const { keys } of entries) for (const key of keys) keysInFlight.delete(key)
   }
 
   function flush() {
     scheduled = false
     leave()
-    while (alone.length > 0 && inFlight.alone.size < MAX_ALONE) void send(alone.splice(0, 1), inFlight.alone)
-    while (inFlight.batches.size < maxInFlight) {
-      const batch = nextBatch()
-      if (batch.length === 0) break
-      void send(batch, inFlight.batches)
-    }
+    for (let batch = nextBatch(); batch.length > 0; batch = nextBatch()) void send(batch)
   }
 
   /** At the end of this turn of the event loop, when every request that came with it has been read. */
   function schedule() {
-    if (scheduled || waiting.length + alone.length === 0) return
+    if (scheduled || waiting.length === 0) return
     scheduled = true
     setImmediate(flush)
   }
@@ -115,36 +117,32 @@ export function gather<Item, Result>(options: GatherOptions<Item, Result>) {
   /** Items past their deadline leave, or stay with their batch while their callers are answered. */
   function leave() {
     const now = performance.now()
-    const late = ({ until }: Waiting) => until <= now
-    for (const entry of alone.filter(late)) settle(entry, () => entry.reject(TOO_LATE))
-    for (const entry of waiting.filter(late)) entry.reject(TOO_LATE)
-    alone = alone.filter((entry) => !late(entry))
-    waiting = waiting.filter((entry) => !late(entry))
-    for (const batch of [...inFlight.batches, ...inFlight.alone].flat()) if (late(batch)) batch.reject(NO_ANSWER)
+    const late = waiting.filter(({ until }) => until <= now)
+    if (late.length > 0) waiting = waiting.filter(({ until }) => until > now)
+    release(late.filter(({ alone }) => alone))
+    for (const entry of late) entry.reject(TOO_LATE)
+    for (const entry of [...inFlight].flat()) if (entry.until <= now) entry.reject(NO_ANSWER)
   }
 
   /** One timer for all items, set to the deadline that comes first. */
   function watch(until: number) {
     if (timer) return
-    timer = setTimeout(() => {
-      // After a pause of this process the answers may lie in the sockets: they are read first.
-      setImmediate(() => {
-        timer = undefined
-        leave()
-        const entries = [waiting, alone, ...inFlight.batches, ...inFlight.alone].flat()
-        const next = entries.reduce((first, entry) => Math.min(first, entry.until), Number.POSITIVE_INFINITY)
-        if (next < Number.POSITIVE_INFINITY) watch(Math.max(next, performance.now() + 1))
-      })
-    }, until - performance.now()).unref()
+    // After a pause of this process the answers may lie in the sockets: they are read first.
+    timer = setTimeout(() => setImmediate(onDeadline), until - performance.now()).unref()
+  }
+
+  function onDeadline() {
+    timer = undefined
+    leave()
+    schedule()
+    const next = Math.min(...[waiting, ...inFlight].flat().map(({ until }) => until))
+    if (next < Number.POSITIVE_INFINITY) watch(Math.max(next, performance.now() + 1))
   }
 
   return (item: Item, until: number): Promise<Result> =>
     new Promise((resolve, reject) => {
-      waiting.push({ item, keys: keysOf?.(item) ?? NO_KEYS, until, resolve, reject })
+      waiting.push({ item, keys: keysOf?.(item) ?? NO_KEYS, until, alone: false, resolve, reject })
       watch(until)
       schedule()
     })
 }
-
-const TOO_LATE = new DatabaseUnavailable('its turn came too late', 'unsent')
-const NO_ANSWER = new DatabaseUnavailable('it did not answer in time', 'lost')
