@@ -13,24 +13,32 @@ export type Joined<T> = () => T[]
  * of what the rows would.
  */
 export const joined = <C extends Column>(column: C): SQL<Joined<GetColumnData<C>> | null> =>
-  join(column.notNull ? sql`${column}::text` : nullSafe(column), (text) => decode(column, text))
+  join(
+    column.notNull ? sql`${column}::text` : nullSafe(column),
+    column.notNull ? decoder(column) : orNull(decoder(column)),
+  )
 
 /** The same of a value that has the type of `column`, or is null. */
 export const joinedOrNull = <C extends Column>(
   column: C,
   value: SQLWrapper,
-): SQL<Joined<GetColumnData<C> | null> | null> => join(nullSafe(value), (text) => decode(column, text))
+): SQL<Joined<GetColumnData<C> | null> | null> => join(nullSafe(value), orNull(decoder(column)))
 
 const nullSafe = (value: SQLWrapper) => sql`coalesce(${value}::text, ${nullMark})`
 
-const join = <T>(text: SQL, decodeValue: (text: string) => T): SQL<Joined<T>> =>
-  sql`string_agg(${text}, ${separator})`.mapWith((values: string) => () => values.split(SEPARATOR).map(decodeValue))
+const join = <T>(text: SQL, decode: (text: string) => T): SQL<Joined<T>> =>
+  sql`string_agg(${text}, ${separator})`.mapWith((values: string) => () => values.split(SEPARATOR).map(decode))
 
 /** Drizzle types what it selects by the column alone, too. */
-function decode<C extends Column>(column: C, text: string) {
-  const value = column.dataType === 'boolean' ? text === 'true' : column.mapFromDriverValue(text)
-  return (text === NULL ? null : value) as GetColumnData<C>
-}
+const decoder = <C extends Column>(column: C) =>
+  (column.dataType === 'boolean'
+    ? (text: string) => text === 'true'
+    : (text: string) => column.mapFromDriverValue(text)) as (text: string) => GetColumnData<C>
+
+const orNull =
+  <T>(decode: (text: string) => T) =>
+  (text: string) =>
+    text === NULL ? null : decode(text)
 
 /** The value of a row in a column; all columns of an answer have as many values. */
 export function at<T>(column: readonly T[], row: number): T {
