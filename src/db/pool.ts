@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Address } from './address.ts'
+import { createAvailability, type OnChange } from './availability.ts'
 import { type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
 import type { Run } from './statement.ts'
 import { DatabaseUnavailable, isConstraintViolation, isHeldRow, isStale, unavailable } from './unavailable.ts'
@@ -14,8 +15,7 @@ export type PoolOptions = {
   connections: number
   /** Longest run of a statement, in ms. */
   deadlineMs: number
-  /** Called when the database, or writes alone, begin to fail, and when they succeed again. */
-  onChange?: (of: 'database' | 'writes', failure: DatabaseUnavailable | undefined) => void
+  onChange?: OnChange
 }
 
 /** Connections to one PostgreSQL. Each carries one statement at a time. */
@@ -92,7 +92,8 @@ type Link = {
 
 /** Opens connections to `address` as they are needed, and closes what is idle, down to one. */
 export function createPool(options: PoolOptions): Pool {
-  const { connections, deadlineMs, onChange } = options
+  const { connections, deadlineMs } = options
+  const database = createAvailability(options.onChange)
   const maxWrites = connections - RESERVED_FOR_READS
   const suspicionMs = deadlineMs * SUSPICION_SHARE
   const links = new Set<Link>()
@@ -105,12 +106,6 @@ export function createPool(options: PoolOptions): Pool {
   let generation = 0
   let renewedAt = Number.NEGATIVE_INFINITY
   let closed = false
-  let failure: DatabaseUnavailable | undefined
-  let writeFailure: DatabaseUnavailable | undefined
-  /** When any connection was answered, when a statement succeeded, and when a write did. */
-  let heardAt = performance.now()
-  let succeededAt = Number.NEGATIVE_INFINITY
-  let writtenAt = Number.NEGATIVE_INFINITY
 
   // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
   const ticker = setInterval(() => setImmediate(tick), TICK_MS).unref()
@@ -141,7 +136,7 @@ export function createPool(options: PoolOptions): Pool {
       if (closed) return link.connection.destroy()
       links.add(link)
       idle.push(link)
-      hear()
+      database.hear()
       opened.resolve()
     } catch (error) {
       if (!closed && !usable()) fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
@@ -174,35 +169,16 @@ export function createPool(options: PoolOptions): Pool {
     for (const link of [...idle]) drop(link)
   }
 
-  // What is known of the database
-
-  function hear() {
-    heardAt = performance.now()
-    if (!failure) return
-    failure = undefined
-    onChange?.('database', undefined)
-  }
-
+  /** Nobody answers: nobody waits. */
   function fail(reason: DatabaseUnavailable) {
-    const before = failure
-    failure = reason
-    if (!before) renew()
-    if (before?.message !== reason.message) onChange?.('database', reason)
+    if (!database.failure()) renew()
+    database.fail(reason)
     for (const use of USES) rejectWaiting(use, reason)
   }
 
   function rejectWaiting(use: Use, reason: DatabaseUnavailable) {
     for (const work of waiting[use]) work.reject(reason)
     waiting[use].clear()
-  }
-
-  /** Writes that fail alone are told of once, and once when they succeed again. */
-  function noteWrite(start: number, error?: DatabaseUnavailable) {
-    if (!error) writtenAt = performance.now()
-    else if (failure || isHeldRow(error) || writtenAt > start) return
-    if (Boolean(writeFailure) === Boolean(error)) return
-    writeFailure = error
-    onChange?.('writes', error)
   }
 
   /** Asks the database on the idle connections, or else on a new one, whether it answers at all. */
@@ -228,7 +204,7 @@ export function createPool(options: PoolOptions): Pool {
   /** Gives idle connections to those who wait, in their order. Opens more where there are too few, or none that answers. */
   function dispatch() {
     if (closed) return
-    let wanted = failure || !usable() ? 1 : 0
+    let wanted = database.failure() || !usable() ? 1 : 0
     for (const use of USES) {
       for (const work of waiting[use]) {
         const link = allowance(use) > 0 ? idle.pop() : undefined
@@ -250,13 +226,12 @@ export function createPool(options: PoolOptions): Pool {
     link.since = performance.now()
     try {
       const rows = await run(link.connection, work.text, work.parameters)
-      succeededAt = performance.now()
-      hear()
+      database.hear(true)
       free(link)
       work.resolve(rows)
     } catch (error) {
       const reason = unavailable(error)
-      if (reason?.reached !== 'lost') hear()
+      if (reason?.reached !== 'lost') database.hear()
       // Idle connections may be lost as well: the next attempt gets one that is new or has just answered.
       else dropIdle()
       // After any other failure postgres.js may have counted rows that the next answer would begin with.
@@ -279,6 +254,7 @@ export function createPool(options: PoolOptions): Pool {
 
   function submit(use: Use, text: string, parameters: readonly Parameter[], until: number): Promise<Row[]> {
     if (closed) throw STOPPING
+    const failure = database.failure()
     if (failure) throw failure
     if (use === 'write' && stuckWrites() >= maxWrites) throw STUCK
     if (until - performance.now() < SEND_MARGIN_MS) throw TOO_LATE
@@ -299,7 +275,9 @@ export function createPool(options: PoolOptions): Pool {
     }
     for (const link of [...links]) if (link.work && now > link.work.until) giveUp(link, link.work, now)
     if (stuckWrites() >= maxWrites) rejectWaiting('write', STUCK)
-    if (!failure && [...links].some(({ work, since }) => work && now - Math.max(since, heardAt) > suspicionMs)) ask(now)
+    const heardAt = database.heardAt()
+    const silent = [...links].some(({ work, since }) => work && now - Math.max(since, heardAt) > suspicionMs)
+    if (silent && !database.failure()) ask(now)
     const [oldest] = idle
     if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
   }
@@ -318,7 +296,7 @@ export function createPool(options: PoolOptions): Pool {
     for (let attempt = 1; ; attempt++) {
       try {
         const rows = await submit(use, text, parameters, until)
-        if (use === 'write') noteWrite(start)
+        if (use === 'write') database.noteWrite(start)
         return rows
       } catch (error) {
         if (!(error instanceof DatabaseUnavailable)) throw error
@@ -326,7 +304,7 @@ export function createPool(options: PoolOptions): Pool {
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
         const repeatable = use !== 'write' && ((error.reached === 'lost' && attempt === 1) || isHeldRow(error))
         if ((repeatable || isStale(error)) && performance.now() < until - SEND_MARGIN_MS) continue
-        if (use === 'write') noteWrite(start, error)
+        if (use === 'write') database.noteWrite(start, error)
         throw error
       }
     }
@@ -338,8 +316,8 @@ export function createPool(options: PoolOptions): Pool {
     query,
     deadlineMs,
     busy: () => running.read + running.write + waiting.read.size + waiting.write.size > 0,
-    failure: () => failure,
-    quiet: () => idle.length > 0 && performance.now() - succeededAt > QUIET_MS,
+    failure: database.failure,
+    quiet: () => idle.length > 0 && performance.now() - database.succeededAt() > QUIET_MS,
     opened: opened.promise,
     async close(timeoutMs) {
       closed = true

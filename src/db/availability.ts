@@ -1,0 +1,47 @@
+import { type DatabaseUnavailable, isHeldRow } from './unavailable.ts'
+
+/** Called when the database, or writes alone, begin to fail, and when they succeed again. */
+export type OnChange = (of: 'database' | 'writes', failure: DatabaseUnavailable | undefined) => void
+
+/** What the answers of all connections tell of the database. All times are those of performance.now(). */
+export function createAvailability(onChange: OnChange = () => {}) {
+  let failure: DatabaseUnavailable | undefined
+  let writeFailure: DatabaseUnavailable | undefined
+  let heardAt = performance.now()
+  let succeededAt = Number.NEGATIVE_INFINITY
+  let writtenAt = Number.NEGATIVE_INFINITY
+
+  return {
+    /** Why nothing can be asked now. */
+    failure: () => failure,
+    /** When any connection was answered. */
+    heardAt: () => heardAt,
+    /** When a statement succeeded. */
+    succeededAt: () => succeededAt,
+
+    /** Notes an answer, which may be an error. */
+    hear(succeeded = false) {
+      heardAt = performance.now()
+      if (succeeded) succeededAt = heardAt
+      if (!failure) return
+      failure = undefined
+      onChange('database', undefined)
+    },
+
+    /** Notes that no connection is answered. */
+    fail(reason: DatabaseUnavailable) {
+      const before = failure
+      failure = reason
+      if (before?.message !== reason.message) onChange('database', reason)
+    },
+
+    /** Notes the outcome of a write that began at `start`. Writes that fail alone are told of once, and once when they succeed. */
+    noteWrite(start: number, error?: DatabaseUnavailable) {
+      if (!error) writtenAt = performance.now()
+      else if (failure || isHeldRow(error) || writtenAt > start) return
+      if (Boolean(writeFailure) === Boolean(error)) return
+      writeFailure = error
+      onChange('writes', error)
+    },
+  }
+}
