@@ -1,5 +1,6 @@
-import { sql } from 'drizzle-orm'
-import { bigint, customType } from 'drizzle-orm/pg-core'
+import { and, type Column, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import { bigint, customType, integer, text } from 'drizzle-orm/pg-core'
+import type { Placeholders } from './statement.ts'
 
 /** Identity values stay within what a JSON number holds exactly (RFC 8259, section 6). */
 export const MAX_ID = Number.MAX_SAFE_INTEGER
@@ -17,6 +18,25 @@ const time = customType<{ data: string; driverData: string }>({
 
 /** A time to the millisecond, as RFC 3339 text in UTC; now, unless given. */
 export const timestamp = (name: string) => time(name).notNull().default(sql`now()`)
+
+/** What every table has beside its own columns: a version, what makes a POST safe to repeat, and two times. */
+export const bookkeeping = () => ({
+  version: integer().notNull().default(1),
+  idempotencyKey: text('idempotency_key'),
+  idempotencyHash: text('idempotency_hash'),
+  createdAt: timestamp('created_at'),
+  updatedAt: timestamp('updated_at'),
+})
+
+/** The row with this id, if its version is one of these or they are null. */
+export const isAtVersion = (
+  table: { id: Column; version: Column },
+  $: Placeholders<'id' | 'versions'>,
+): SQL | undefined =>
+  and(eq(table.id, $('id')), sql`(${$('versions')}::int[] is null or ${table.version} = any(${$('versions')}::int[]))`)
+
+/** A time as RFC 3339, where PostgreSQL makes the JSON. */
+export const jsonTime = (column: SQLWrapper) => sql`to_char(${column}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
 
 /** timestamptz(3) as PostgreSQL writes it in UTC, to RFC 3339: '2026-01-02 03:04:05.67+00' to '2026-01-02T03:04:05.670Z'. */
 export function rfc3339(text: string): string {

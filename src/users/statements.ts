@@ -1,5 +1,6 @@
-import { and, asc, eq, gt, max, ne, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import { and, asc, gt, max, ne, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
 import { at, joined, joinedOrNull } from '../db/columnar.ts'
+import { isAtVersion, jsonTime } from '../db/columns.ts'
 import { builder, type Placeholders, prepare } from '../db/statement.ts'
 import type { User } from './schemas.ts'
 import { folded, users } from './table.ts'
@@ -11,10 +12,6 @@ const { id, username, email, createdAt, updatedAt, version } = users
 const columns = { id, username, email, createdAt, updatedAt }
 
 const same = (field: Field, value: SQLWrapper) => sql`${folded(users[field])} = ${folded(value)}`
-
-/** The user with this id, if its version is one of these or they are null. */
-const target = ($: Placeholders<'id' | 'versions'>) =>
-  and(eq(id, $('id')), sql`(${$('versions')}::int[] is null or ${version} = any(${$('versions')}::int[]))`)
 
 /** Columns of several users, joined. Most users were never updated: then the time of that is null. */
 const joinedColumns = {
@@ -72,9 +69,6 @@ export function usersOf({ ids, usernames, emails, created, updated }: JoinedUser
 }
 export type JoinedUsers = Awaited<ReturnType<typeof listPages>>[number]
 
-/** A time as RFC 3339, where PostgreSQL makes the JSON. */
-const jsonTime = (column: SQLWrapper) => sql`to_char(${column}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
-
 /** The users with ids above `after` as lines of JSON, and the last id: a stream leaves next to nothing in our memory. */
 export const listLines = prepare(($: Placeholders<'after' | 'limit'>) => {
   const page = builder
@@ -123,12 +117,12 @@ export const updateUser = prepare(($: Placeholders<'id' | 'versions' | Field>) =
       version: sql`${version} + 1`,
       updatedAt: sql`now()`,
     })
-    .where(target($))
+    .where(isAtVersion(users, $))
     .returning({ ...columns, version }),
 )
 
 export const removeUser = prepare(($: Placeholders<'id' | 'versions'>) =>
-  builder.delete(users).where(target($)).returning({ id }),
+  builder.delete(users).where(isAtVersion(users, $)).returning({ id }),
 )
 
 /** Users other than `id` who stand in the way of this username, email or Idempotency-Key. */

@@ -1,6 +1,6 @@
 import { type SQL, sql } from 'drizzle-orm'
-import { check, integer, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core'
-import { identity, timestamp } from '../db/columns.ts'
+import { check, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { bookkeeping, identity } from '../db/columns.ts'
 
 /**
  * What makes two values the same user: neither case nor normal form counts (Unicode 16, section 3.13.5). What D145 does
@@ -15,11 +15,7 @@ export const users = pgTable(
     id: identity(),
     username: text().notNull(),
     email: text().notNull(),
-    version: integer().notNull().default(1),
-    idempotencyKey: text('idempotency_key'),
-    idempotencyHash: text('idempotency_hash'),
-    createdAt: timestamp('created_at'),
-    updatedAt: timestamp('updated_at'),
+    ...bookkeeping(),
   },
   (t) => [
     uniqueIndex('users_username_key').on(folded(t.username)),

@@ -1,14 +1,12 @@
-import { and, asc, eq, gt, max, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import { asc, eq, gt, max, type SQL, sql } from 'drizzle-orm'
 import { at, joined } from '../../../src/db/columnar.ts'
+import { isAtVersion, jsonTime } from '../../../src/db/columns.ts'
 import { builder, type Placeholders, prepare } from '../../../src/db/statement.ts'
 import type { Note } from './schemas.ts'
 import { notes } from './table.ts'
 
 const { id, userId, text, createdAt, updatedAt, version } = notes
 const columns = { id, userId, text, createdAt, updatedAt }
-
-const target = ($: Placeholders<'id' | 'versions'>) =>
-  and(eq(id, $('id')), sql`(${$('versions')}::int[] is null or ${version} = any(${$('versions')}::int[]))`)
 
 const joinedColumns = {
   ids: joined(id).as('ids'),
@@ -52,8 +50,6 @@ export function notesOf({
   }))
 }
 
-const jsonTime = (column: SQLWrapper) => sql`to_char(${column}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
-
 export const listLines = prepare(($: Placeholders<'after' | 'limit'>) => {
   const page = builder
     .select({
@@ -94,12 +90,12 @@ export const updateNote = prepare(($: Placeholders<'id' | 'versions' | 'userId' 
       version: sql`${version} + 1`,
       updatedAt: sql`now()`,
     })
-    .where(target($))
+    .where(isAtVersion(notes, $))
     .returning({ ...columns, version }),
 )
 
 export const removeNote = prepare(($: Placeholders<'id' | 'versions'>) =>
-  builder.delete(notes).where(target($)).returning({ id }),
+  builder.delete(notes).where(isAtVersion(notes, $)).returning({ id }),
 )
 
 export const findByKey = prepare(($: Placeholders<'key'>) =>

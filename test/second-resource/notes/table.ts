@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm'
-import { bigint, check, index, integer, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core'
-import { identity, timestamp } from '../../../src/db/columns.ts'
+import { bigint, check, index, pgTable, text, uniqueIndex } from 'drizzle-orm/pg-core'
+import { bookkeeping, identity } from '../../../src/db/columns.ts'
 import { users } from '../../../src/users/table.ts'
 
 export const notes = pgTable(
@@ -11,11 +11,7 @@ export const notes = pgTable(
       .notNull()
       .references(() => users.id),
     text: text().notNull(),
-    version: integer().notNull().default(1),
-    idempotencyKey: text('idempotency_key'),
-    idempotencyHash: text('idempotency_hash'),
-    createdAt: timestamp('created_at'),
-    updatedAt: timestamp('updated_at'),
+    ...bookkeeping(),
   },
   (t) => [
     index('notes_user_id').on(t.userId),
