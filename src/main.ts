@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { createApp } from './app.ts'
-import { type Config, ConfigError, parseConfig, settings } from './config.ts'
+import { ConfigError, parseConfig, settings } from './config.ts'
 import { createPool } from './db/pool.ts'
 import { createReadiness } from './db/readiness.ts'
 import { createLog } from './http/log.ts'
@@ -24,18 +24,16 @@ ${settings.map(({ name, meaning, fallback }) => `  ${name.padEnd(23)}${meaning}$
 /** Beside `src` in the sources, and beside `dist` in a build. */
 const MIGRATIONS = fileURLToPath(new URL('../drizzle', import.meta.url))
 
-/** The first SIGTERM or SIGINT aborts the signal; the second ends the process at once. */
-function stopSignal(): AbortSignal {
-  const controller = new AbortController()
-  for (const name of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(name, () => (controller.signal.aborted ? process.exit(1) : controller.abort(name)))
-  }
-  return controller.signal
-}
+/** Replaces how SIGTERM and SIGINT end the process; process 1 of a container would otherwise ignore them. */
+const onStopSignal = (listener: NodeJS.SignalsListener) => process.on('SIGTERM', listener).on('SIGINT', listener)
 
-async function serve(config: Config) {
-  const stopping = stopSignal()
+/** Serves until the first stop signal; the second ends the process at once. */
+async function serve() {
+  const config = parseConfig(process.env)
+  const controller = new AbortController()
+  const stopping = controller.signal
   const stopped = once(stopping, 'abort')
+  onStopSignal((name) => (stopping.aborted ? process.exit(1) : controller.abort(name)))
   const log = createLog(config.logLevel)
   const database = createPool({
     ...config.database,
@@ -64,20 +62,16 @@ async function serve(config: Config) {
   log.info('stopped')
 }
 
-/** A command that only works to an end stops at once: process 1 of a container would otherwise ignore the signal. */
-function stopAtOnce() {
-  for (const name of ['SIGTERM', 'SIGINT'] as const) process.on(name, () => process.exit(1))
-}
-
-async function migrate({ database, migrate: { waitMs, api } }: Config) {
-  stopAtOnce()
+async function migrate() {
+  const config = parseConfig(process.env)
+  onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
-  const applied = await run({ address: database.address, folder: MIGRATIONS, api, waitMs })
+  const applied = await run({ address: config.database.address, folder: MIGRATIONS, ...config.migrate })
   process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)
 }
 
 async function ensureSecret() {
-  stopAtOnce()
+  onStopSignal(() => process.exit(1))
   const { ensureSecret: run, inClusterOptions } = await import('./kubernetes/ensure-secret.ts')
   const options = inClusterOptions(process.env)
   const outcome = await run(options)
@@ -86,24 +80,22 @@ async function ensureSecret() {
 
 /** Ends with one sentence for a person: status 2 for a wrong call or setting, 1 for what could not be done. */
 function fail(error: unknown): never {
-  const usage = error instanceof ConfigError
   process.stderr.write(`users-api: ${error instanceof Error ? error.message : error}\n`)
-  process.exit(usage ? 2 : 1)
+  process.exit(error instanceof ConfigError ? 2 : 1)
 }
+
+const COMMANDS = new Map([
+  ['serve', serve],
+  ['migrate', migrate],
+  ['ensure-secret', ensureSecret],
+])
 
 async function main([command = 'serve', ...rest]: string[]) {
   if (command === '--help' || command === '-h') return void process.stdout.write(USAGE)
   if (rest.length > 0) throw new ConfigError(`Unexpected argument "${rest[0]}": see --help.`)
-  switch (command) {
-    case 'serve':
-      return await serve(parseConfig(process.env))
-    case 'migrate':
-      return await migrate(parseConfig(process.env))
-    case 'ensure-secret':
-      return await ensureSecret()
-    default:
-      throw new ConfigError(`"${command}" is not a command: see --help.`)
-  }
+  const run = COMMANDS.get(command)
+  if (!run) throw new ConfigError(`"${command}" is not a command: see --help.`)
+  await run()
 }
 
 await main(process.argv.slice(2)).then(() => process.exit(0), fail)

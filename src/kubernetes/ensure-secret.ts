@@ -1,6 +1,8 @@
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import type { IncomingMessage } from 'node:http'
 import { request } from 'node:https'
+import { text } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 
 /** What the database's Secret holds: the API role's password, and that of the role that owns the schema. */
@@ -35,9 +37,9 @@ type Answer = { status: number; body: { message?: string; data?: Record<string, 
 export async function ensureSecret(options: EnsureSecretOptions): Promise<'created' | 'exists'> {
   const { namespace, name } = options
   const collection = `/api/v1/namespaces/${namespace}/secrets`
-  const deadline = Date.now() + (options.timeoutMs ?? 30_000)
+  const ask = persistentClient(options)
 
-  const found = await persist(deadline, options, 'GET', `${collection}/${name}`)
+  const found = await ask('GET', `${collection}/${name}`)
   if (found.status === 200) {
     const missing = KEYS.filter((key) => !found.body.data?.[key])
     if (missing.length === 0) return 'exists'
@@ -46,31 +48,27 @@ export async function ensureSecret(options: EnsureSecretOptions): Promise<'creat
         `missing (the passwords that the database knows), or delete the Secret if the database is still empty.`,
     )
   }
-  if (found.status !== 404) throw refusal(options, `get Secret ${name}`, found)
+  if (found.status !== 404) throw refusal(namespace, `get Secret ${name}`, found)
 
-  const made = await persist(deadline, options, 'POST', collection, manifest(namespace, name))
+  const made = await ask('POST', collection, manifest(namespace, name))
   if (made.status === 201) return 'created'
   if (made.status === 409) return 'exists' // another pod was first
-  throw refusal(options, 'create Secrets', made)
+  throw refusal(namespace, 'create Secrets', made)
 }
 
 /**
  * The options of a pod: the API server's address from its environment, token and authority from the mounted volume.
  * @throws where there is no such environment or volume
  */
-export function inClusterOptions(
-  env: Record<string, string | undefined>,
-  directory = TOKEN_DIRECTORY,
-): EnsureSecretOptions {
+export function inClusterOptions(env: Record<string, string | undefined>, directory = TOKEN_DIRECTORY) {
   const { KUBERNETES_SERVICE_HOST: host, KUBERNETES_SERVICE_PORT: port } = env
   if (!host || !port) throw new Error('KUBERNETES_SERVICE_HOST is not set: ensure-secret works only in a pod.')
   const read = (file: string) => {
     try {
       return readFileSync(`${directory}/${file}`, 'utf8').trim()
     } catch (cause) {
-      throw new Error(`${directory}/${file} cannot be read: this container needs a projected service account token.`, {
-        cause,
-      })
+      const need = 'this container needs a projected service account token'
+      throw new Error(`${directory}/${file} cannot be read: ${need}.`, { cause })
     }
   }
   return {
@@ -101,51 +99,47 @@ function manifest(namespace: string, name: string) {
   }
 }
 
-/** Calls until the answer is one to act on, or the deadline is over. A new Role takes a moment to be known: so 401 and 403 too. */
-async function persist(
-  deadline: number,
-  options: EnsureSecretOptions,
-  method: 'GET' | 'POST',
-  path: string,
-  body?: object,
-): Promise<Answer> {
-  for (;;) {
-    const outcome = await call(options, method, path, body).catch((error: Error) => error)
-    const passing = outcome instanceof Error || [401, 403, 429].includes(outcome.status) || outcome.status >= 500
-    if (!passing) return outcome
-    if (Date.now() + RETRY_DELAY_MS > deadline) {
-      if (!(outcome instanceof Error)) return outcome
-      const { host, port } = options
-      throw new Error(`The Kubernetes API at ${host}:${port} cannot be reached: ${outcome.message}`, { cause: outcome })
+/** Calls until the answer is one to act on, or time is over. A new Role takes a moment to be known: so 401 and 403 too. */
+function persistentClient(options: EnsureSecretOptions) {
+  const deadline = Date.now() + (options.timeoutMs ?? 30_000)
+  return async function ask(method: 'GET' | 'POST', path: string, body?: object): Promise<Answer> {
+    for (;;) {
+      const outcome = await call(options, method, path, body).catch((error: Error) => error)
+      const failed = outcome instanceof Error
+      const passing = failed || [401, 403, 429].includes(outcome.status) || outcome.status >= 500
+      if (!passing || Date.now() + RETRY_DELAY_MS > deadline) {
+        if (failed) throw outcome
+        return outcome
+      }
+      await sleep(RETRY_DELAY_MS * (0.75 + Math.random() / 2)) // pods that start together do not knock together
     }
-    await sleep(RETRY_DELAY_MS * (0.75 + Math.random() / 2)) // pods that start together do not knock together
   }
 }
 
-function call(options: EnsureSecretOptions, method: string, path: string, body?: object): Promise<Answer> {
+/** @throws with a sentence for the operator where no JSON comes in time */
+async function call(options: EnsureSecretOptions, method: string, path: string, body?: object): Promise<Answer> {
   const { host, port, token, ca } = options
-  return new Promise((resolve, reject) => {
-    const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS)
-    const headers = { authorization: `Bearer ${token}`, accept: 'application/json', 'content-type': 'application/json' }
-    const fail = (error: Error) => reject(signal.aborted ? new Error(`no answer in ${ATTEMPT_TIMEOUT_MS} ms`) : error)
-    const req = request({ host, port, method, path, ca, headers, signal, agent: false }, (res) => {
-      const chunks: Buffer[] = []
-      res.on('data', (chunk: Buffer) => chunks.push(chunk))
-      res.on('error', fail)
-      res.on('end', () => {
-        try {
-          resolve({ status: res.statusCode ?? 0, body: JSON.parse(Buffer.concat(chunks).toString()) })
-        } catch {
-          reject(new Error(`HTTP ${res.statusCode}, and no JSON`))
-        }
-      })
+  const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS)
+  const headers = { authorization: `Bearer ${token}`, accept: 'application/json', 'content-type': 'application/json' }
+  try {
+    const response = await new Promise<IncomingMessage>((resolve, reject) => {
+      const req = request({ host, port, method, path, ca, headers, signal, agent: false }, resolve)
+      req.on('error', reject).end(body && JSON.stringify(body))
     })
-    req.on('error', fail)
-    req.end(body && JSON.stringify(body))
-  })
+    const { statusCode: status = 0 } = response
+    const json = await text(response)
+    try {
+      return { status, body: JSON.parse(json) }
+    } catch {
+      throw new Error(`HTTP ${status}, and no JSON`)
+    }
+  } catch (cause) {
+    const reason = signal.aborted ? `no answer in ${ATTEMPT_TIMEOUT_MS} ms` : (cause as Error).message
+    throw new Error(`The Kubernetes API at ${host}:${port} cannot be reached: ${reason}`, { cause })
+  }
 }
 
-function refusal({ namespace }: EnsureSecretOptions, deed: string, { status, body }: Answer): Error {
+function refusal(namespace: string, deed: string, { status, body }: Answer): Error {
   const said = `The Kubernetes API said: ${body.message ?? `HTTP ${status}`}`
   if (status === 401) return new Error(`The service account's token is not accepted. ${said}`)
   if (status !== 403) return new Error(`ensure-secret cannot ${deed} in namespace ${namespace}. ${said}`)
