@@ -32,7 +32,5 @@ export const baseApp = ({ log, ready, stopping, deadlineMs, maxBodyBytes, maxReq
 /** Answers what no resource does: other methods, other paths, and errors. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {
   answerOtherMethods(app)
-  app.onError(onError)
-  app.notFound(notFound)
-  return app
+  return app.onError(onError).notFound(notFound)
 }

@@ -16,20 +16,12 @@ export const ENTITY_TAG = /^"[1-9]\d{0,8}"$/
 
 /** What If-Match and If-None-Match may hold. */
 export const ENTITY_TAGS = /^\*$|^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/
-const TAG = /(W\/)?("[^"]*")/g
-
-/** A condition on the current version: any, or one of these. */
-type Condition = '*' | { version: number; weak: boolean }[]
+const TAG = /\*|(?:W\/)?"[^"]*"/g
 
 /** @throws Problem 400 for what is not a list of entity tags */
-function parse(name: string, value: string | undefined): Condition | undefined {
-  if (value === undefined) return undefined
+function tagsOf(name: string, value: string): string[] {
   if (!ENTITY_TAGS.test(value)) throw new Problem(400, `${name} must be * or a list of entity tags, as in "1", "2".`)
-  if (value === '*') return '*'
-  // A tag that is no version of ours matches nothing: it need not be kept.
-  return [...value.matchAll(TAG)]
-    .filter(([, , tag = '']) => ENTITY_TAG.test(tag))
-    .map(([, weak, tag = '']) => ({ version: Number(tag.slice(1, -1)), weak: weak !== undefined }))
+  return value.match(TAG) ?? []
 }
 
 /**
@@ -37,9 +29,10 @@ function parse(name: string, value: string | undefined): Condition | undefined {
  * @throws Problem 400 when it is malformed
  */
 export function ifMatch(value: string | undefined): number[] | undefined {
-  const condition = parse('If-Match', value)
-  if (condition === undefined || condition === '*') return undefined
-  return condition.filter(({ weak }) => !weak).map(({ version }) => version)
+  if (value === undefined || value === '*') return undefined
+  // A tag that is weak, or no version of ours, matches nothing.
+  const versions = tagsOf('If-Match', value).filter((tag) => ENTITY_TAG.test(tag))
+  return versions.map((tag) => Number(tag.slice(1, -1)))
 }
 
 /**
@@ -47,9 +40,9 @@ export function ifMatch(value: string | undefined): number[] | undefined {
  * @throws Problem 400 when it is malformed
  */
 export function ifNoneMatch(value: string | undefined): ((version: number) => boolean) | undefined {
-  const condition = parse('If-None-Match', value)
-  if (condition === undefined) return undefined
-  return (version) => condition === '*' || condition.some((tag) => tag.version === version)
+  if (value === undefined) return undefined
+  const tags = tagsOf('If-None-Match', value)
+  return (version) => ['*', entityTag(version), `W/${entityTag(version)}`].some((tag) => tags.includes(tag))
 }
 
 const isOneOf = (versions: Versions, version: number) => !versions || versions.includes(version)

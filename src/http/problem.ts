@@ -7,10 +7,6 @@ import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 
-/** One thing that is wrong with a body. */
-const fault = () =>
-  z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() })
-
 /** The names of problems that a program may want to tell apart although their status is the same. */
 export const ProblemType = {
   validation: 'urn:problem-type:validation',
@@ -30,7 +26,11 @@ export const problemDetails = () =>
       detail: z.string(),
       instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
       requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
-      errors: z.array(fault()).optional(),
+      errors: z
+        .array(
+          z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }),
+        )
+        .optional(),
     })
     .meta({ description: 'Problem details (RFC 9457).' })
 export type ProblemDetails = z.output<ReturnType<typeof problemDetails>>
@@ -61,7 +61,6 @@ export const TITLES: Record<number, string | undefined> = {
 }
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
-const RETRY_AFTER_S = '1'
 
 /**
  * The path of a URL, or of a request's target, as a URI reference that can lead nowhere else (RFC 9457, section 3.1.5);
@@ -74,22 +73,15 @@ const instanceOf = (target: string | undefined) =>
 
 /** The body of a problem, as text. */
 export function problemJson(problem: Problem, target: string | undefined, requestId: string): string {
-  const { status, message, options } = problem
-  const body: ProblemDetails = {
-    type: options.type ?? 'about:blank',
-    title: TITLES[status] ?? 'Error',
-    status,
-    detail: message,
-    instance: instanceOf(target),
-    requestId,
-    ...(options.errors && { errors: options.errors }),
-  }
+  const { status, message: detail, options } = problem
+  const { type = 'about:blank', errors } = options
+  const title = TITLES[status] ?? 'Error'
+  const body: ProblemDetails = { type, title, status, detail, instance: instanceOf(target), requestId, errors }
   return escapeLineEnds(JSON.stringify(body))
 }
 
-/** 503 that asks to come back: the database or this process cannot take the request now. */
-export const unavailableProblem = (detail: string) =>
-  new Problem(503, detail, { headers: { 'Retry-After': RETRY_AFTER_S } })
+/** 503 that asks to come back in a second: the database or this process cannot take the request now. */
+export const unavailableProblem = (detail: string) => new Problem(503, detail, { headers: { 'Retry-After': '1' } })
 
 export const INTERNAL = new Problem(500, "Internal error. The server's log has details under this requestId.")
 

@@ -31,8 +31,9 @@ function faultOf({ httpVersion, url = '', headers }: IncomingMessage): Problem |
   return url.startsWith('/') ? undefined : INVALID_TARGET
 }
 
-function answerTo(problem: Problem, requestId: string, target?: string) {
-  const body = problemJson(problem, target, requestId)
+function answerTo(problem: Problem, request?: IncomingMessage) {
+  const requestId = requestIdOf(request?.headersDistinct['x-request-id']?.[0])
+  const body = problemJson(problem, request?.url, requestId)
   const headers = {
     'Content-Type': PROBLEM_MEDIA_TYPE,
     'Content-Length': Buffer.byteLength(body),
@@ -44,8 +45,7 @@ function answerTo(problem: Problem, requestId: string, target?: string) {
 }
 
 function refuse(request: IncomingMessage, response: ServerResponse, problem: Problem) {
-  const requestId = requestIdOf(request.headersDistinct['x-request-id']?.[0])
-  const { headers, body } = answerTo(problem, requestId, request.url)
+  const { headers, body } = answerTo(problem, request)
   response.writeHead(problem.status, headers).end(body)
 }
 
@@ -54,7 +54,7 @@ function refuse(request: IncomingMessage, response: ServerResponse, problem: Pro
  * told 408 could go on and have its request carried out.
  */
 function refuseOnSocket(socket: Duplex, problem: Problem) {
-  const { headers, body } = answerTo(problem, requestIdOf(undefined))
+  const { headers, body } = answerTo(problem)
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
   const head = `HTTP/1.1 ${problem.status} ${TITLES[problem.status]}\r\n${lines.join('')}\r\n`
   socket.on('error', () => {})
