@@ -13,25 +13,27 @@ const text = z.string({ error: 'must be a string' }).refine((value) => value.isW
   abort: true,
 })
 
-/** PostgreSQL's text cannot hold U+0000, and nobody's name has the others. */
-const isPlain = (value: string) => !/\p{Cc}/u.test(value)
-const PLAIN = { error: 'must not have control characters', abort: true }
-
 /** No text needs more code units than this for each of its characters in normal form C: it may come as 4, each of 2. */
 const UNITS_MAX = 8
 
-/** A text that is too long in any form is refused before it is normalized, which could take seconds. */
 const atMost = (maximum: number) => ({ error: `must have at most ${maximum} characters`, abort: true })
+
+/**
+ * A text that is too long in any form is refused before it is normalized, which could take seconds. PostgreSQL's text
+ * cannot hold U+0000, and nobody's name has the other control characters.
+ */
+const bounded = (schema: z.ZodString, maximum: number) =>
+  schema
+    .max(UNITS_MAX * maximum, atMost(maximum))
+    .refine((value) => !/\p{Cc}/u.test(value), { error: 'must not have control characters', abort: true })
 
 /** Whether there is something to see. U+2800 is a Braille cell without dots. */
 const isVisible = (value: string) => /[^\s\u2800\p{Default_Ignorable_Code_Point}]/u.test(value)
 
 /** Text of 1 to `maximum` characters, at least one of them visible, in normal form C. */
 export const plainText = (maximum: number) =>
-  text
-    .max(UNITS_MAX * maximum, atMost(maximum))
+  bounded(text, maximum)
     .normalize('NFC')
-    .refine(isPlain, PLAIN)
     .refine(isVisible, { error: 'must have a visible character', abort: true })
     .refine((value) => value === value.trim(), 'must not start or end with white space')
     .refine(lengthUpTo(maximum), atMost(maximum))
@@ -66,9 +68,7 @@ function mailbox(address: string): string {
 }
 
 /** An email address that mail can reach, of at most 254 characters. */
-export const emailAddress = text
-  .max(UNITS_MAX * EMAIL_MAX_LENGTH, atMost(EMAIL_MAX_LENGTH))
-  .refine(isPlain, PLAIN)
+export const emailAddress = bounded(text, EMAIL_MAX_LENGTH)
   .refine(lengthUpTo(EMAIL_MAX_LENGTH), atMost(EMAIL_MAX_LENGTH))
   .overwrite(mailbox)
   .refine((address) => address !== '', 'must be an email address')
@@ -84,11 +84,7 @@ export const time = z.string().meta({
 })
 
 /** Text to look up, in a query. It is bounded, because PostgreSQL normalizes it. */
-export const soughtText = (maximum: number) =>
-  z
-    .string({ error: 'must be given once, as text' })
-    .max(UNITS_MAX * maximum, atMost(maximum))
-    .refine(isPlain, PLAIN)
+export const soughtText = (maximum: number) => bounded(z.string({ error: 'must be given once, as text' }), maximum)
 
 /** An address to look up, in the form in which it is kept. One that no longer passes may be that of an older row. */
 export const soughtEmail = soughtText(EMAIL_MAX_LENGTH).overwrite((address) => mailbox(address) || address)

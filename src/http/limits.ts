@@ -37,10 +37,8 @@ const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem)
     incoming.on('data', (chunk: Buffer) => {
       const start = size
       size += chunk.length
-      if (size > maxBytes) {
-        if (start <= maxBytes) setTimeout(reject, DROP_MS, tooLarge)
-        return
-      }
+      if (size > maxBytes && start <= maxBytes) setTimeout(reject, DROP_MS, tooLarge)
+      if (size > maxBytes) return
       // Into one buffer that grows: sent a byte at a time, a body in parts takes a hundred times its size.
       if (size > body.length) body = start === 0 ? chunk : Buffer.concat([body], 2 * size)
       if (start > 0) chunk.copy(body, start)

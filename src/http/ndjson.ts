@@ -8,6 +8,7 @@ import type { Env } from './env.ts'
 import { Problem, problemFor, problemJson, unavailableProblem } from './problem.ts'
 
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
+const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept', 'Content-Type': NDJSON_MEDIA_TYPE }
 
 /** Whether `Accept` names ndjson, and nothing that it wants more (RFC 9110, section 12.5.1). */
 export function wantsNdjson(c: Context): boolean {
@@ -21,7 +22,7 @@ export function wantsNdjson(c: Context): boolean {
  * object as its last line; one before its first line is thrown. The lines go to Node's response as they are: through
  * the body of a `Response` each would be copied, into memory that is only freed when V8 collects.
  */
-export async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>, headers: Record<string, string>) {
+async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>) {
   const first = await lines.next()
   async function* body() {
     try {
@@ -30,17 +31,14 @@ export async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>, hea
       yield `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
     }
   }
-  const { outgoing } = c.env
-  outgoing.writeHead(200, { ...headers, 'Content-Type': NDJSON_MEDIA_TYPE, 'X-Request-Id': c.get('requestId') })
-  void pipeline(body, outgoing)
+  c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
+  void pipeline(body, c.env.outgoing)
     // The client hung up: nobody is left to be told.
     .catch(() => {})
     .then(() => lines.return(undefined))
     .catch((error) => c.get('log').error({ err: error, requestId: c.get('requestId') }, 'stream not closed'))
   return RESPONSE_ALREADY_SENT
 }
-
-const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept' }
 
 /**
  * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler. At most
@@ -62,7 +60,7 @@ export function streamInstead(max: number, linesAfter: (id: number) => AsyncGene
     const unfit = Object.keys(c.req.query()).find((name) => name !== 'cursor')
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
     if (streams >= max) throw unavailableProblem('Too many streams are under way.')
-    if (c.req.method === 'HEAD') return answer(c, null, 200, { ...HEADERS, 'Content-Type': NDJSON_MEDIA_TYPE })
-    return ndjson(c, counted(linesAfter(c.req.valid('query').cursor ?? 0)), HEADERS)
+    if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
+    return ndjson(c, counted(linesAfter(c.req.valid('query').cursor ?? 0)))
   })
 }

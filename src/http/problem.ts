@@ -54,11 +54,7 @@ export class Problem extends Error {
 }
 
 /** The names of statuses as RFC 9110 has them: Node has older ones for two. */
-export const TITLES: Record<number, string | undefined> = {
-  ...STATUS_CODES,
-  413: 'Content Too Large',
-  422: 'Unprocessable Content',
-}
+export const TITLES: typeof STATUS_CODES = { ...STATUS_CODES, 413: 'Content Too Large', 422: 'Unprocessable Content' }
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
 
@@ -85,11 +81,6 @@ export const unavailableProblem = (detail: string) => new Problem(503, detail, {
 
 export const INTERNAL = new Problem(500, "Internal error. The server's log has details under this requestId.")
 
-export function problemResponse(c: Context<Env>, problem: Problem): Response {
-  const headers = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...problem.options.headers }
-  return answer(c, problemJson(problem, c.req.url, c.get('requestId')), problem.status, headers)
-}
-
 /** What a client may know of an error; the log has what it may not. */
 export function problemFor(error: Error, c: Context<Env>): Problem {
   if (error instanceof Problem) return error
@@ -107,10 +98,13 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
   return INTERNAL
 }
 
-export const onError: ErrorHandler<Env> = (error, c) => problemResponse(c, problemFor(error, c))
+export const onError: ErrorHandler<Env> = (error, c) => {
+  const problem = problemFor(error, c)
+  const headers = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...problem.options.headers }
+  return answer(c, problemJson(problem, c.req.url, c.get('requestId')), problem.status, headers)
+}
 
-export const notFound: NotFoundHandler<Env> = (c) => {
-  const { path } = c.req
+export const notFound: NotFoundHandler<Env> = ({ req: { path } }) => {
   const hint = path.length > 1 && path.endsWith('/') ? ` No path ends in a slash: try ${path.slice(0, -1)}.` : ''
-  return problemResponse(c, new Problem(404, `There is nothing here.${hint}`))
+  throw new Problem(404, `There is nothing here.${hint}`)
 }
