@@ -32,9 +32,7 @@ const databaseUrl = z.string().transform((text, context): Address => {
     return refuse(context, 'must be like postgres://user:password@host:5432/database')
   }
   const unknown = [...url.searchParams.keys()].find((name) => name !== 'sslmode' && name !== 'host')
-  if (unknown !== undefined) {
-    return refuse(context, `has the parameter ${unknown}: only host and sslmode are supported`)
-  }
+  if (unknown !== undefined) return refuse(context, `has the parameter ${unknown}: only host and sslmode are supported`)
   const sslmode = url.searchParams.get('sslmode') ?? 'disable'
   const ssl = SSL_MODES.find((mode) => mode === sslmode)
   if (!ssl) return refuse(context, `has an sslmode that is none of ${SSL_MODES.join(', ')}`)

@@ -36,24 +36,21 @@ const CHECK_INTERVAL_MS = 1000
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { stopping, shutdownTimeoutMs, drainDelayMs } = options
   const listener = createListener(options.fetch, stopping)
-  const server = createServer(
-    {
-      maxHeaderSize: MAX_HEADER_BYTES,
-      keepAliveTimeout: options.keepAliveTimeoutMs,
-      headersTimeout: options.headersTimeoutMs,
-      requestTimeout: options.requestTimeoutMs,
-      connectionsCheckingInterval: CHECK_INTERVAL_MS,
-      // Checked by the listener, because Node's own answer has no body.
-      requireHostHeader: false,
-      // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
-      joinDuplicateHeaders: true,
-    },
-    listener,
-  )
+  const server = createServer({
+    maxHeaderSize: MAX_HEADER_BYTES,
+    keepAliveTimeout: options.keepAliveTimeoutMs,
+    headersTimeout: options.headersTimeoutMs,
+    requestTimeout: options.requestTimeoutMs,
+    connectionsCheckingInterval: CHECK_INTERVAL_MS,
+    // Checked by the listener, because Node's own answer has no body.
+    requireHostHeader: false,
+    // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
+    joinDuplicateHeaders: true,
+  })
   server.timeout = options.idleTimeoutMs
-  server.on('clientError', refuseBroken)
   // Whoever reads the body says so: it may be one that is refused by its length. Other expectations are ignored.
-  server.on('checkContinue', listener).on('checkExpectation', listener)
+  server.on('request', listener).on('checkContinue', listener).on('checkExpectation', listener)
+  server.on('clientError', refuseBroken)
   server.listen(options.port, options.host)
   await once(server, 'listening')
 

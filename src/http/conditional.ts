@@ -53,11 +53,7 @@ const isOneOf = (versions: Versions, version: number) => !versions || versions.i
  * @param present gets the present version
  * @throws Problem 412 where the present version does not meet the conditions
  */
-export async function startingVersions(
-  c: Context<Env>,
-  noun: string,
-  present: () => Promise<{ version: number }>,
-): Promise<Versions> {
+export async function startingVersions(c: Context<Env>, noun: string, present: () => Promise<{ version: number }>) {
   const versions = ifMatch(c.req.header('if-match'))
   const excluded = ifNoneMatch(c.req.header('if-none-match'))
   if (!excluded) return versions

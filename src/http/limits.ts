@@ -29,21 +29,21 @@ const compressed = new Problem(415, 'The body must not be compressed.', { header
 
 export const bodyTooLarge = (maxBytes: number) => new Problem(413, `The body must have at most ${maxBytes} bytes.`)
 
-/** The body, once all of it has come. Rejects with `tooLarge` if it has more than `maxBytes`. */
-const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem) =>
+/** The body, once all of it has come. Rejects with a 413 if it has more than `maxBytes`. */
+const receive = (incoming: IncomingMessage, maxBytes: number) =>
   new Promise<Buffer>((resolve, reject) => {
     let body: Buffer = Buffer.alloc(0)
     let size = 0
     incoming.on('data', (chunk: Buffer) => {
       const start = size
       size += chunk.length
-      if (size > maxBytes && start <= maxBytes) setTimeout(reject, DROP_MS, tooLarge)
+      if (size > maxBytes && start <= maxBytes) setTimeout(reject, DROP_MS, bodyTooLarge(maxBytes))
       if (size > maxBytes) return
       // Into one buffer that grows: sent a byte at a time, a body in parts takes a hundred times its size.
       if (size > body.length) body = start === 0 ? chunk : Buffer.concat([body], 2 * size)
       if (start > 0) chunk.copy(body, start)
     })
-    incoming.on('end', () => (size > maxBytes ? reject(tooLarge) : resolve(body.subarray(0, size))))
+    incoming.on('end', () => (size > maxBytes ? reject(bodyTooLarge(maxBytes)) : resolve(body.subarray(0, size))))
     incoming.on('close', () => incoming.readableEnded || reject(truncated))
   })
 
@@ -54,17 +54,16 @@ const receive = (incoming: IncomingMessage, maxBytes: number, tooLarge: Problem)
  */
 export function receiveBody(maxBytes: number) {
   const limited = limit(LARGE_BODIES_MAX, 'Too many large bodies are arriving.')
-  const tooLarge = bodyTooLarge(maxBytes)
   return createMiddleware<Env>(async function receiveBody(c, next) {
     const { incoming, outgoing } = c.env
     const { headers, httpVersion } = incoming
     const bytes = headers['transfer-encoding'] ? maxBytes : Number(headers['content-length'] ?? 0)
     // An HTTP/1.0 client knows no 100 Continue (RFC 9110, section 10.1.1).
     if (headers.expect && httpVersion !== '1.0') {
-      if (bytes > maxBytes) throw tooLarge
+      if (bytes > maxBytes) throw bodyTooLarge(maxBytes)
       outgoing.writeContinue()
     }
-    const received = () => receive(incoming, maxBytes, tooLarge)
+    const received = () => receive(incoming, maxBytes)
     const body = await (bytes > SMALL_BODY_BYTES ? limited(received) : received())
     const encoding = headers['content-encoding']
     if (encoding !== undefined && encoding.toLowerCase() !== 'identity') throw compressed

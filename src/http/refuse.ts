@@ -44,11 +44,6 @@ function answerTo(problem: Problem, request?: IncomingMessage) {
   return { headers, body }
 }
 
-function refuse(request: IncomingMessage, response: ServerResponse, problem: Problem) {
-  const { headers, body } = answerTo(problem, request)
-  response.writeHead(problem.status, headers).end(body)
-}
-
 /**
  * Answers on a socket that has no response object, and ends it: what may still come is not read, or a client that was
  * told 408 could go on and have its request carried out.
@@ -92,8 +87,10 @@ export function createListener(fetch: Parameters<typeof getRequestListener>[0], 
     lastResponses.set(request.socket, response)
     if (stopping.aborted) response.shouldKeepAlive = false
     const fault = faultOf(request)
-    if (fault) return refuse(request, response, fault)
-    await respond(request, response)
-    if (!response.headersSent) refuse(request, response, INVALID_HOST)
+    if (!fault) await respond(request, response)
+    if (response.headersSent) return
+    const problem = fault ?? INVALID_HOST
+    const { headers, body } = answerTo(problem, request)
+    response.writeHead(problem.status, headers).end(body)
   }
 }
