@@ -1,6 +1,5 @@
 import { Hono, type Schema } from 'hono'
 import type { Logger } from 'pino'
-import { requestDeadline } from './deadline.ts'
 import type { Env } from './env.ts'
 import { health } from './health.ts'
 import { limitRequests, receiveBody } from './limits.ts'
@@ -26,8 +25,7 @@ export const baseApp = ({ log, ready, stopping, deadlineMs, maxBodyBytes, maxReq
     .use(requestLog(log))
     .route('/', health({ ready, draining: () => stopping.aborted }))
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
-    .use(limitRequests(maxRequests))
-    .use(requestDeadline(deadlineMs))
+    .use(limitRequests(maxRequests, deadlineMs))
 
 /** Answers what no resource does: other methods, other paths, and errors. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {

@@ -74,10 +74,14 @@ export function receiveBody(maxBytes: number) {
   })
 }
 
-/** 503 at once for what comes while `max` requests are under way: a queue without end helps nobody. */
-export function limitRequests(max: number) {
+/**
+ * 503 at once for what comes while `max` requests are under way: a queue without end helps nobody. The others have
+ * `deadlineMs` for all that they need of the database.
+ */
+export function limitRequests(max: number, deadlineMs: number) {
   const limited = limit(max, 'Too many requests are under way.')
-  return createMiddleware<Env>(function limitRequests(_c, next) {
+  return createMiddleware<Env>(function limitRequests(c, next) {
+    c.set('until', performance.now() + deadlineMs)
     return limited(next)
   })
 }
