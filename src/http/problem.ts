@@ -57,6 +57,7 @@ export class Problem extends Error {
 export const TITLES: typeof STATUS_CODES = { ...STATUS_CODES, 413: 'Content Too Large', 422: 'Unprocessable Content' }
 
 export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
+export const PROBLEM_HEADERS = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store' }
 
 /**
  * The path of a URL, or of a request's target, as a URI reference that can lead nowhere else (RFC 9457, section 3.1.5);
@@ -100,8 +101,8 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
 
 export const onError: ErrorHandler<Env> = (error, c) => {
   const problem = problemFor(error, c)
-  const headers = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store', ...problem.options.headers }
-  return answer(c, problemJson(problem, c.req.url, c.get('requestId')), problem.status, headers)
+  const body = problemJson(problem, c.req.url, c.get('requestId'))
+  return answer(c, body, problem.status, { ...PROBLEM_HEADERS, ...problem.options.headers })
 }
 
 export const notFound: NotFoundHandler<Env> = ({ req: { path } }) => {

@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { getRequestListener, RequestError } from '@hono/node-server'
-import { PROBLEM_MEDIA_TYPE, Problem, problemJson, TITLES } from './problem.ts'
+import { PROBLEM_HEADERS, Problem, problemJson, TITLES } from './problem.ts'
 import { requestIdOf } from './request-id.ts'
 
 export const MAX_HEADER_BYTES = 16 * 1024
@@ -34,14 +34,8 @@ function faultOf({ httpVersion, url = '', headers }: IncomingMessage): Problem |
 function answerTo(problem: Problem, request?: IncomingMessage) {
   const requestId = requestIdOf(request?.headersDistinct['x-request-id']?.[0])
   const body = problemJson(problem, request?.url, requestId)
-  const headers = {
-    'Content-Type': PROBLEM_MEDIA_TYPE,
-    'Content-Length': Buffer.byteLength(body),
-    'Cache-Control': 'no-store',
-    'X-Request-Id': requestId,
-    Connection: 'close',
-  }
-  return { headers, body }
+  const headers = { 'Content-Length': Buffer.byteLength(body), 'X-Request-Id': requestId, Connection: 'close' }
+  return { headers: { ...PROBLEM_HEADERS, ...headers }, body }
 }
 
 /**
