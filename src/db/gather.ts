@@ -128,7 +128,7 @@ export function gather<Item, Result>(options: GatherOptions<Item, Result>) {
   function watch(until: number) {
     if (timer) return
     // After a pause of this process the answers may lie in the sockets: they are read first.
-    timer = setTimeout(() => setImmediate(onDeadline), until - performance.now()).unref()
+    timer = setTimeout(() => setImmediate(onDeadline), Math.max(0, until - performance.now())).unref()
   }
 
   function onDeadline() {

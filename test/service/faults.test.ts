@@ -82,17 +82,23 @@ async function lockWaiters(): Promise<number> {
   throw new Error('Nothing waits for a lock.')
 }
 
-/** Reads and writes without pause until it is stopped; then says what they were answered. */
+/**
+ * Reads and writes without pause until it is stopped; then says what they were answered. `settled` waits for those that
+ * are under way now.
+ */
 function load(clients = 8) {
   let running = true
   const statuses = { read: new Map<number, number>(), write: new Map<number, number>() }
   const created: { id: number; username: string }[] = []
   let slowest = 0
+  const underWay: Promise<unknown>[] = []
   const tally = (map: Map<number, number>, status: number) => map.set(status, (map.get(status) ?? 0) + 1)
   const done = Promise.all(
     Array.from({ length: clients }, async (_, i) => {
       while (running) {
-        const { answer, ms } = await timed(i % 2 === 0 ? api.request('GET', '/users?limit=2') : create())
+        const request = timed(i % 2 === 0 ? api.request('GET', '/users?limit=2') : create())
+        underWay[i] = request
+        const { answer, ms } = await request
         slowest = Math.max(slowest, ms)
         tally(i % 2 === 0 ? statuses.read : statuses.write, answer.status)
         if (answer.status === 201) created.push(answer.body)
@@ -100,11 +106,12 @@ function load(clients = 8) {
       }
     }),
   )
-  return async () => {
+  async function stop() {
     running = false
     await done
     return { read: [...statuses.read.keys()].sort(), write: [...statuses.write.keys()].sort(), created, slowest }
   }
+  return Object.assign(stop, { settled: () => Promise.all(underWay) })
 }
 
 /** Every user that was answered 201 is there, once. */
@@ -216,6 +223,8 @@ test('connections cut: reads are answered, for they are tried once more', async 
   const stop = load()
   for (let i = 0; i < 5; i++) {
     await right()
+    // A read is tried once more: it must not be cut twice.
+    await stop.settled()
     proxy.cut()
   }
   const { read, write, created } = await stop()
@@ -228,6 +237,7 @@ test('backends terminated: reads are answered; a write may be 503, and is safe t
   const stop = load()
   for (let i = 0; i < 5; i++) {
     await right()
+    await stop.settled()
     await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
   }
   const { read, write, created } = await stop()
