@@ -18,6 +18,12 @@ const UNITS_MAX = 8
 
 const atMost = (maximum: number) => ({ error: `must have at most ${maximum} characters`, abort: true })
 
+// The same rules as patterns that every language reads, for the description: few know the properties of Unicode.
+const CONTROL = '\\x00-\\x1f\\x7f-\\x9f'
+const NO_END = `${CONTROL}\\s\\ufeff`
+const UNSEEN = `${NO_END}\\xad\\u034f\\u061c\\u115f\\u1160\\u17b4\\u17b5\\u180b-\\u180f\\u200b-\\u200f\\u202a-\\u202e\\u2060-\\u206f\\u2800\\u3164\\ufe00-\\ufe0f\\uffa0\\ufff0-\\ufff8`
+const VISIBLE_PATTERN = `^([^${NO_END}][^${CONTROL}]*)?[^${UNSEEN}]([^${CONTROL}]*[^${NO_END}])?$`
+
 /**
  * A text that is too long in any form is refused before it is normalized, which could take seconds. PostgreSQL's text
  * cannot hold U+0000, and nobody's name has the other control characters.
@@ -37,7 +43,7 @@ export const plainText = (maximum: number) =>
     .refine(isVisible, { error: 'must have a visible character', abort: true })
     .refine((value) => value === value.trim(), 'must not start or end with white space')
     .refine(lengthUpTo(maximum), atMost(maximum))
-    .meta({ minLength: 1, maxLength: maximum, pattern: '^[^\\u0000-\\u001f\\u007f-\\u009f]*$' })
+    .meta({ minLength: 1, maxLength: maximum, pattern: VISIBLE_PATTERN })
 
 const INVISIBLE = /[\u2800\p{Default_Ignorable_Code_Point}]/u
 /** Some scripts need joiners, and `domainToASCII` knows where. */
@@ -72,7 +78,7 @@ export const emailAddress = bounded(text, EMAIL_MAX_LENGTH)
   .refine(lengthUpTo(EMAIL_MAX_LENGTH), atMost(EMAIL_MAX_LENGTH))
   .overwrite(mailbox)
   .refine((address) => address !== '', 'must be an email address')
-  .meta({ minLength: 3, maxLength: EMAIL_MAX_LENGTH, pattern: '^[^@]+@', examples: ['alice@example.com'] })
+  .meta({ minLength: 3, maxLength: EMAIL_MAX_LENGTH, format: 'idn-email', examples: ['alice@example.com'] })
 
 /** A time in an answer. */
 export const time = z.string().meta({
@@ -84,7 +90,8 @@ export const time = z.string().meta({
 })
 
 /** Text to look up, in a query. It is bounded, because PostgreSQL normalizes it. */
-export const soughtText = (maximum: number) => bounded(z.string({ error: 'must be given once, as text' }), maximum)
+export const soughtText = (maximum: number) =>
+  bounded(z.string({ error: 'must be given once, as text' }), maximum).meta({ pattern: `^[^${CONTROL}]*$` })
 
 /** An address to look up, in the form in which it is kept. One that no longer passes may be that of an older row. */
 export const soughtEmail = soughtText(EMAIL_MAX_LENGTH).overwrite((address) => mailbox(address) || address)

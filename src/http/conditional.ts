@@ -12,10 +12,10 @@ export const CACHE = { 'Cache-Control': 'private, no-cache' }
 export const entityTag = (version: number) => `"${version}"`
 
 /** The form of every entity tag of this service. */
-export const ENTITY_TAG = /^"[1-9]\d{0,8}"$/
+const ENTITY_TAG = /^"[1-9]\d{0,8}"$/
 
 /** What If-Match and If-None-Match may hold. */
-export const ENTITY_TAGS = /^\*$|^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/
+const ENTITY_TAGS = /^\*$|^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/
 const TAG = /\*|(?:W\/)?"[^"]*"/g
 
 /** @throws Problem 400 for what is not a list of entity tags */

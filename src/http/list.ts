@@ -44,7 +44,7 @@ export const listParameters = {
 export const pageSchema = (name: string, item: z.ZodType) =>
   z.object({
     [name]: z.array(item).max(LIMIT_MAX),
-    next: z.string().regex(CURSOR).nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
+    next: z.string().nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
   })
 
 /** A page of at most `limit` rows, out of one row more if there are more. */

@@ -1,9 +1,10 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
-import { Ajv2020 } from 'ajv/dist/2020.js'
-import formats from 'ajv-formats'
+import fc from 'fast-check'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
+import { createAjv } from '../../test/contract.ts'
 import { createApp } from '../app.ts'
+import { UserPatch } from '../users/schemas.ts'
 import type { UserStore } from '../users/store.ts'
 import { createLog } from './log.ts'
 import { MAX_HEADER_BYTES } from './refuse.ts'
@@ -63,9 +64,7 @@ test('names each operation once', () => {
 })
 
 test('has an example of every body, and each is valid', () => {
-  const ajv = new Ajv2020({ strict: false })
-  formats.default(ajv)
-  ajv.addSchema(description, 'openapi')
+  const ajv = createAjv().addSchema(description, 'openapi')
   let examples = 0
   for (const { operationId, requestBody, responses } of operations()) {
     const contents = [requestBody, ...Object.values(responses)].flatMap((part) =>
@@ -94,7 +93,7 @@ test('has an example of every parameter, and the service takes it', async () => 
       ...(description.paths[path].parameters ?? []),
       ...parameters,
     ].map(resolved)) {
-      expect(new Ajv2020({ strict: false, formats: { int64: true } }).validate(schema, given), name).toBe(true)
+      expect(createAjv().validate(schema, given), name).toBe(true)
       const target = path.replace('{id}', place === 'path' ? given : '1')
       const query = place === 'query' ? `?${new URLSearchParams({ [name]: given })}` : ''
       const headers = place === 'header' ? { [name]: given } : {}
@@ -138,4 +137,22 @@ test('has the limits of the settings', async () => {
   const { components } = (await small.request('GET', '/openapi.json')).body
   expect(components.responses.Problem413.description).toBe('The body must have at most 1234 bytes.')
   expect(components.responses.Problem431.description).toContain(String(MAX_HEADER_BYTES))
+})
+
+test('gives a username the pattern that the service goes by', () => {
+  const { username } = description.components.schemas.UserInput.properties
+  const pattern = new RegExp(username.pattern, 'u')
+  const accepted = (text: string) => UserPatch.safeParse({ username: text }).success
+  // Of what is invisible beyond U+FFFF no pattern that every language reads can tell.
+  const characters = Array.from({ length: 0x10000 }, (_, code) => String.fromCharCode(code)).filter((text) =>
+    text.isWellFormed(),
+  )
+  const differing = characters.filter((character) => pattern.test(character) !== accepted(character))
+  expect(differing.map((character) => character.charCodeAt(0).toString(16))).toEqual([])
+  const special = fc.constantFrom(...' \u0007\u00ad\u200da\u{1f600}')
+  fc.assert(
+    fc.property(fc.string({ unit: special, maxLength: 6 }), (text) => {
+      expect(pattern.test(text), JSON.stringify(text)).toBe(accepted(text))
+    }),
+  )
 })

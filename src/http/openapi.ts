@@ -3,7 +3,6 @@ import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { Refusal } from '../resource.ts'
 import { json } from './answer.ts'
-import { ENTITY_TAG, ENTITY_TAGS, entityTag } from './conditional.ts'
 import type { Env } from './env.ts'
 import { IDEMPOTENCY_KEY } from './idempotency.ts'
 import { bodyTooLarge } from './limits.ts'
@@ -13,8 +12,7 @@ import { PathId } from './path.ts'
 import { INTERNAL, PROBLEM_MEDIA_TYPE, Problem, problemDetails, problemJson, unavailableProblem } from './problem.ts'
 import { refusal } from './refusal.ts'
 import { PARSER_PROBLEMS } from './refuse.ts'
-import { REQUEST_ID } from './request-id.ts'
-import { invalidBody, PATCH_MEDIA_TYPES } from './validate.ts'
+import { PATCH_MEDIA_TYPES } from './validate.ts'
 
 type JsonObject = Record<string, unknown>
 type Schemas = Record<string, z.ZodType>
@@ -31,11 +29,8 @@ export type ResourceOptions = {
   /** The schemas of the body: of POST and PUT, and of PATCH. */
   input: Fields
   patch: Fields
-  /** The schema of an answer, and what meets it. */
-  item: z.ZodType
-  example: JsonObject
-  /** Why its store refuses something, besides what every store may. */
-  refusals: readonly Refusal[]
+  /** The schema of an answer. Its example has the first example of each member. */
+  item: Fields
 }
 
 export type OpenApiOptions = {
@@ -44,18 +39,27 @@ export type OpenApiOptions = {
   maxBodyBytes: number
 }
 
-/** What any request can be answered, and what any request with a body can be. */
 const ANY = [400, 408, 431, 500, 503]
-const BODY = [413, 415]
-/** Why each operation is refused. */
-const OUTCOMES: Record<string, Refusal['outcome'][]> = {
-  list: [],
-  create: ['conflict', 'reference-missing', 'key-reused'],
-  get: ['missing', 'stale'],
-  replace: ['missing', 'stale', 'conflict', 'reference-missing'],
-  patch: ['missing', 'stale', 'conflict', 'reference-missing'],
-  delete: ['missing', 'stale', 'referenced'],
+const BODY = [409, 413, 415, 422]
+const ITEM = [404, 412]
+/** How each operation can fail. */
+const FAILURES = {
+  list: ANY,
+  create: [...BODY, ...ANY],
+  get: [...ITEM, ...ANY],
+  replace: [...ITEM, ...BODY, ...ANY],
+  patch: [...ITEM, ...BODY, ...ANY],
+  delete: [...ITEM, 409, ...ANY],
 }
+/** One of each, for the examples. */
+const REFUSALS: Refusal[] = [
+  { outcome: 'missing' },
+  { outcome: 'stale' },
+  { outcome: 'conflict', fields: ['name'] },
+  { outcome: 'referenced', by: 'parts' },
+  { outcome: 'reference-missing', field: 'ownerId' },
+  { outcome: 'key-reused' },
+]
 
 const DESCRIPTION = `${packageJson.description}.
 
@@ -73,6 +77,10 @@ const REQUEST_ID_EXAMPLE = '5f0c9a1e-8f5e-4c0e-9d55-2b7a3f1c6d90'
 const JSON_ONLY = ['application/json']
 
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
+const exampleOf = ({ shape }: Fields) =>
+  Object.fromEntries(
+    Object.entries(shape).map(([name, schema]) => [name, z.toJSONSchema(schema, { io: 'input' }).examples?.[0]]),
+  )
 const ref = (kind: string, name: string) => ({ $ref: `#/components/${kind}/${name}` })
 const refs = (statuses: number[]) =>
   Object.fromEntries(statuses.map((status) => [status, ref('responses', `Problem${status}`)]))
@@ -83,21 +91,30 @@ function content(mediaTypes: readonly string[], schema: object, values: unknown[
 }
 const jsonContent = (schema: string, value: unknown) => content(JSON_ONLY, ref('schemas', schema), [value])
 
-const answer = (description: string, headers: string[], content?: JsonObject) => ({
+const response = (description: string, headers: string[], content?: JsonObject) => ({
   description,
   headers: Object.fromEntries(['X-Request-Id', ...headers].map((name) => [name, ref('headers', name)])),
   ...(content && { content }),
 })
 
-/** An answer for each status. Its examples are the problems as the service sends them. */
-function problemAnswers(problems: Problem[], instance: string): Record<number, JsonObject> {
-  const answers = [...Map.groupBy(problems, ({ status }) => status)].map(([status, same]) => {
+/** What the service answers to what fails, by the names of the components. The examples are made by the service's own code. */
+function failures(maxBodyBytes: number) {
+  const problems = [
+    ...Object.values(PARSER_PROBLEMS),
+    ...REFUSALS.map((refused) => refusal('item', refused)),
+    bodyTooLarge(maxBodyBytes),
+    new Problem(415, 'The body must be application/json in UTF-8.'),
+    INTERNAL,
+    unavailableProblem('The database cannot take this request now.'),
+  ]
+  const components = [...Map.groupBy(problems, ({ status }) => status)].map(([status, same]) => {
     const description = PROBLEM_DESCRIPTIONS[status] ?? same.map(({ message }) => message).join(' Or: ')
     const headers = Object.keys(same[0]?.options.headers ?? {})
-    const examples = same.map((problem) => JSON.parse(problemJson(problem, instance, REQUEST_ID_EXAMPLE)))
-    return [status, answer(description, headers, content([PROBLEM_MEDIA_TYPE], ref('schemas', 'Problem'), examples))]
+    const examples = same.map((problem) => JSON.parse(problemJson(problem, '/path', REQUEST_ID_EXAMPLE)))
+    const body = content([PROBLEM_MEDIA_TYPE], ref('schemas', 'Problem'), examples)
+    return [`Problem${status}`, response(description, headers, body)]
   })
-  return Object.fromEntries(answers)
+  return Object.fromEntries(components)
 }
 
 const parametersOf = (place: 'path' | 'query', parameters: Fields) =>
@@ -107,59 +124,41 @@ const parametersOf = (place: 'path' | 'query', parameters: Fields) =>
     return { name, in: place, required: place === 'path', description, schema: rest, example: examples?.[0] }
   })
 
-/** JSON Schema of each. Answers may have members that a later release adds. */
+/** Answers are open: a later release may add members, and write values in another form. */
+const OPEN = { additionalProperties: undefined, pattern: undefined }
+
 function jsonSchemas(named: Schemas, io: 'input' | 'output') {
   const registry = z.registry<{ id: string }>()
   for (const [id, schema] of Object.entries(named)) registry.add(schema, { id })
   const { schemas } = z.toJSONSchema(registry, {
     io,
     uri: (id) => ref('schemas', id).$ref,
-    override: ({ jsonSchema }) => io === 'output' && delete jsonSchema.additionalProperties,
+    override: ({ jsonSchema }) => io === 'output' && Object.assign(jsonSchema, OPEN),
   })
   return Object.fromEntries(Object.entries(schemas).map(([id, { $id, $schema, ...schema }]) => [id, schema]))
 }
 
 /** The paths of a collection and its items, and their schemas. */
 export function describeResource(resource: ResourceOptions) {
-  const { name, plural, path, input, example } = resource
+  const { name, plural, path, input, item } = resource
   const Name = capitalized(name)
-  const refusals: Refusal[] = [
-    { outcome: 'missing' },
-    { outcome: 'stale' },
-    { outcome: 'key-reused' },
-    { outcome: 'referenced', by: 'rows of another resource' },
-    ...resource.refusals,
-  ]
-  const invalid = invalidBody(input.safeParse({}).error?.issues ?? [])
-
-  function operation(verb: string, noun: string, successes: JsonObject, more: JsonObject) {
-    const refused = refusals
-      .filter(({ outcome }) => OUTCOMES[verb]?.includes(outcome))
-      .map((each) => refusal(name, each))
-    const problems = more.requestBody ? [invalid, ...refused] : refused
-    return {
-      operationId: verb + capitalized(noun),
-      summary: `${capitalized(verb)} ${noun}`,
-      tags: [plural],
-      ...more,
-      responses: {
-        ...successes,
-        ...problemAnswers(problems, path),
-        ...refs(more.requestBody ? [...ANY, ...BODY] : ANY),
-      },
-    }
-  }
-  const page = answer(`A page of ${plural}; or all of them, as a stream.`, ['Link'], {
+  const operation = (verb: keyof typeof FAILURES, noun: string, successes: JsonObject, more: JsonObject) => ({
+    operationId: verb + capitalized(noun),
+    summary: `${capitalized(verb)} ${noun}`,
+    tags: [plural],
+    ...more,
+    responses: { ...successes, ...refs(FAILURES[verb]) },
+  })
+  const example = exampleOf(item)
+  const page = response(`A page of ${plural}; or all of them, as a stream.`, ['Link'], {
     ...jsonContent(`${Name}Page`, { [plural]: [example], next: null }),
     ...content([NDJSON_MEDIA_TYPE], { type: 'string' }, [`${JSON.stringify(example)}\n`]),
   })
-  const item = jsonContent(Name, example)
-  const found = { 200: answer(`The ${name}.`, ['ETag'], item) }
-  const created = { 201: answer(`The new ${name}.`, ['ETag', 'Location'], item) }
-  const same = { 304: answer('The caller has this version.', ['ETag']) }
-  const inputExample = Object.fromEntries(Object.keys(input.shape).map((key) => [key, example[key]]))
+  const found = { 200: response(`The ${name}.`, ['ETag'], jsonContent(Name, example)) }
+  const created = { 201: response(`The new ${name}.`, ['ETag', 'Location'], jsonContent(Name, example)) }
+  const same = { 304: response('The caller has this version.', ['ETag']) }
   const bodyOf = (mediaTypes: readonly string[], schema: string) => ({
-    requestBody: { required: true, content: content(mediaTypes, ref('schemas', schema), [inputExample]) },
+    requestBody: { required: true, content: content(mediaTypes, ref('schemas', schema), [exampleOf(input)]) },
   })
   const whole = bodyOf(JSON_ONLY, `${Name}Input`)
   const part = bodyOf(PATCH_MEDIA_TYPES, `${Name}Patch`)
@@ -177,36 +176,37 @@ export function describeResource(resource: ResourceOptions) {
         get: operation('get', name, { ...found, ...same }, conditions),
         put: operation('replace', name, found, { ...conditions, ...whole }),
         patch: operation('patch', name, found, { ...conditions, ...part }),
-        delete: operation('delete', name, { 204: answer('Deleted.', []) }, conditions),
+        delete: operation('delete', name, { 204: response('Deleted.', []) }, conditions),
       },
     },
     schemas: {
       ...jsonSchemas({ [`${Name}Input`]: input, [`${Name}Patch`]: resource.patch }, 'input'),
-      ...jsonSchemas({ [Name]: resource.item, [`${Name}Page`]: pageSchema(plural, resource.item) }, 'output'),
+      ...jsonSchemas({ [Name]: item, [`${Name}Page`]: pageSchema(plural, item) }, 'output'),
     },
   }
 }
 
 const header = (description: string, schema: JsonObject, example: unknown) => ({ description, schema, example })
-const text = ({ source }: RegExp) => ({ type: 'string', pattern: source })
+const string = { type: 'string' }
 const headers = {
-  'X-Request-Id': header("The request's own X-Request-Id, or a new one.", text(REQUEST_ID), REQUEST_ID_EXAMPLE),
+  'X-Request-Id': header("The request's own X-Request-Id, or a new one.", string, REQUEST_ID_EXAMPLE),
   'Retry-After': header('Seconds to wait before the next attempt.', { type: 'integer', minimum: 1 }, 1),
-  ETag: header('The version.', text(ENTITY_TAG), entityTag(1)),
-  Link: header('The next page (RFC 8288).', text(/^<.+>; rel="next"$/), '</path?cursor=...>; rel="next"'),
+  ETag: header('The version.', string, '"1"'),
+  Link: header('The next page (RFC 8288).', string, '</path?cursor=...>; rel="next"'),
   Location: header('Where it is.', { type: 'string', format: 'uri-reference' }, '/path/1'),
 }
 
 const requestHeader = (name: string, ...rest: Parameters<typeof header>) => ({ name, in: 'header', ...header(...rest) })
+const KEY = { type: 'string', pattern: IDEMPOTENCY_KEY.source }
 const RETRY = 'Makes a retry safe: the same key and body get the same answer for as long as what they created exists.'
 const parameters = {
-  'If-Match': requestHeader('If-Match', 'Only if it is still at one of these versions.', text(ENTITY_TAGS), '"1"'),
-  'If-None-Match': requestHeader('If-None-Match', 'Only if it is at none of these.', text(ENTITY_TAGS), '"2"'),
-  'Idempotency-Key': requestHeader('Idempotency-Key', RETRY, text(IDEMPOTENCY_KEY), '9f8e7d6c'),
+  'If-Match': requestHeader('If-Match', 'Only if it is still at one of these versions (RFC 9110).', string, '"1"'),
+  'If-None-Match': requestHeader('If-None-Match', 'Only if it is at none of these (RFC 9110).', string, '"2"'),
+  'Idempotency-Key': requestHeader('Idempotency-Key', RETRY, KEY, '9f8e7d6c'),
 }
 
 const health = (operationId: string, summary: string, statuses: number[]) => {
-  const healthy = answer('Yes.', [], jsonContent('Health', { status: 'ok' }))
+  const healthy = response('Yes.', [], jsonContent('Health', { status: 'ok' }))
   return { get: { operationId, summary, tags: ['health'], responses: { 200: healthy, ...refs(statuses) } } }
 }
 
@@ -214,14 +214,6 @@ function describe({ resources, maxBodyBytes }: OpenApiOptions) {
   const described = resources.map((describeOne) => describeOne())
   const { name: title, version, license } = packageJson
   const schemas = { Health: z.object({ status: z.literal('ok') }), Problem: problemDetails() }
-  const problems = [
-    ...Object.values(PARSER_PROBLEMS),
-    bodyTooLarge(maxBodyBytes),
-    new Problem(415, 'The body must be application/json in UTF-8.'),
-    INTERNAL,
-    unavailableProblem('The database cannot take this request now.'),
-  ]
-  const answers = Object.entries(problemAnswers(problems, '/path/of/the/request'))
   return {
     openapi: '3.1.1',
     info: { title, version, description: DESCRIPTION, license: { name: license, identifier: license } },
@@ -233,7 +225,7 @@ function describe({ resources, maxBodyBytes }: OpenApiOptions) {
     }),
     components: {
       schemas: Object.assign(jsonSchemas(schemas, 'output'), ...described.map(({ schemas }) => schemas)),
-      responses: Object.fromEntries(answers.map(([status, each]) => [`Problem${status}`, each])),
+      responses: failures(maxBodyBytes),
       headers,
       parameters,
     },

@@ -28,7 +28,10 @@ export const problemDetails = () =>
       requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
       errors: z
         .array(
-          z.object({ pointer: z.string().meta({ description: 'A JSON Pointer (RFC 6901).' }), detail: z.string() }),
+          z.object({
+            pointer: z.string().meta({ format: 'json-pointer', description: 'A JSON Pointer (RFC 6901).' }),
+            detail: z.string(),
+          }),
         )
         .optional(),
     })

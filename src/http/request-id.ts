@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 
 /** What an X-Request-Id may be. */
-export const REQUEST_ID = /^[\w.:+/=-]{1,128}$/
+const REQUEST_ID = /^[\w.:+/=-]{1,128}$/
 
 /** The caller's `X-Request-Id` where it can stand in a log as it is, else a new one. */
 export const requestIdOf = (given: string | undefined): string =>

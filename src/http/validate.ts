@@ -30,7 +30,7 @@ function faultsOf(issues: readonly z.core.$ZodIssue[]) {
 export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
 
 /** 422 with a JSON Pointer to each fault of a body. */
-export function invalidBody(issues: readonly z.core.$ZodIssue[]): Problem {
+function invalidBody(issues: readonly z.core.$ZodIssue[]): Problem {
   const { errors, detail } = faultsOf(issues)
   return new Problem(422, detail, { type: ProblemType.validation, errors })
 }

@@ -11,15 +11,4 @@ export const describeUsers = () =>
     input: NewUser,
     patch: UserPatch,
     item: userAnswer(),
-    example: {
-      id: 1,
-      username: 'Alice',
-      email: 'alice@example.com',
-      createdAt: '2026-01-02T03:04:05.678Z',
-      updatedAt: '2026-01-02T03:04:05.678Z',
-    },
-    refusals: [
-      { outcome: 'conflict', fields: ['username'] },
-      { outcome: 'conflict', fields: ['email'] },
-    ],
   })

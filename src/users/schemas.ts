@@ -40,7 +40,11 @@ export const ListQuery = z.strictObject({
     // No address has a space, but that is what a + stands for in a query.
     .refine((email) => !email.includes(' '), 'must not have a space: write + as %2B')
     .optional()
-    .meta({ description: 'Only the user with this address, whatever its case.', examples: ['alice@example.com'] }),
+    .meta({
+      description: 'Only the user with this address, whatever its case.',
+      pattern: '^[^\\x00-\\x20\\x7f-\\x9f]*$',
+      examples: ['alice@example.com'],
+    }),
 })
 
 export type User = z.output<ReturnType<typeof userAnswer>>
