@@ -1,0 +1,45 @@
+// `npm run check:fuzz`: Schemathesis sends the service what its description allows, and what it does not, and checks each
+// answer against it. Needs python3 and PyPI. What follows `--` goes to `st run`.
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { freePort, startPostgres } from './postgres.ts'
+
+const SCHEMATHESIS = 'schemathesis==4.32.5'
+const fromRoot = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url))
+
+const MAIN = fromRoot('src/main.ts')
+
+/** Also where Schemathesis leaves its files. */
+const tools = mkdtempSync(join(tmpdir(), 'schemathesis-'))
+const stopping = new AbortController()
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => stopping.abort())
+
+async function run(command: string, args: string[], env = process.env) {
+  const child = spawn(command, args, { cwd: tools, env, stdio: 'inherit', signal: stopping.signal })
+  const [code] = await once(child, 'exit')
+  if (code !== 0) throw new Error(`${command} ended with ${code}.`)
+}
+
+const postgres = await startPostgres({ settings: { fsync: 'off' } })
+const port = String(await freePort())
+const env = { ...process.env, DATABASE_URL: postgres.url, HOST: '127.0.0.1', PORT: port, LOG_LEVEL: 'warn' }
+try {
+  await run(process.execPath, [MAIN, 'migrate'], env)
+  await run('python3', ['-m', 'venv', tools])
+  await run(join(tools, 'bin/pip'), ['install', '--quiet', '--disable-pip-version-check', SCHEMATHESIS])
+  const service = spawn(process.execPath, [MAIN], { env, stdio: 'inherit' })
+  try {
+    const args = ['--config-file', fromRoot('dev/schemathesis.toml'), 'run', `http://127.0.0.1:${port}/openapi.json`]
+    await run(join(tools, 'bin/st'), [...args, ...process.argv.slice(2)])
+  } finally {
+    service.kill()
+    await once(service, 'exit')
+  }
+} finally {
+  await postgres.stop()
+  rmSync(tools, { recursive: true })
+}
