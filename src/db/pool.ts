@@ -21,7 +21,7 @@ export type PoolOptions = {
 /** Connections to one PostgreSQL. Each carries one statement at a time. */
 export type Pool = {
   /**
-   * Runs a statement until `until`, a time of performance.now(). What changes nothing is sent once more if its
+   * Runs a statement until `until`, a time of performance.now(). What changes nothing is sent again if its
    * connection is lost.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
    * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
@@ -61,6 +61,8 @@ const CONNECT_TIMEOUT_MS = 1500
 const RECONNECT_INTERVAL_MS = 250
 const RENEW_INTERVAL_MS = 1000
 const QUIET_MS = 1000
+/** How often a read is sent whose connection is lost: what ended one connection may be about to end the next. */
+const READ_ATTEMPTS = 3
 /** Less time than this is not enough for an answer: the statement is not sent. */
 const SEND_MARGIN_MS = 50
 /** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
@@ -302,7 +304,8 @@ export function createPool(options: PoolOptions): Pool {
         if (!(error instanceof DatabaseUnavailable)) throw error
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
-        const repeatable = use !== 'write' && ((error.reached === 'lost' && attempt === 1) || isHeldRow(error))
+        const repeatable =
+          use !== 'write' && ((error.reached === 'lost' && attempt < READ_ATTEMPTS) || isHeldRow(error))
         if ((repeatable || isStale(error)) && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') database.noteWrite(start, error)
         throw error

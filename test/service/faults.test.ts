@@ -219,11 +219,11 @@ describe('the database silent: each request is answered 503 within its deadline,
   })
 })
 
-test('connections cut: reads are answered, for they are tried once more', async () => {
+test('connections cut: reads are answered, for they are tried again', async () => {
   const stop = load()
   for (let i = 0; i < 5; i++) {
     await right()
-    // A read is tried once more: it must not be cut twice.
+    // A read is tried again, but not for ever: it must not be cut at each try.
     await stop.settled()
     proxy.cut()
   }
