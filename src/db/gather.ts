@@ -1,4 +1,4 @@
-import { DatabaseUnavailable } from './unavailable.ts'
+import { NO_ANSWER, TOO_LATE } from './unavailable.ts'
 
 export type GatherOptions<Item, Result> = {
   /** Runs a batch before `until`, a time of performance.now(): one result for each item, in the order of the items. */
@@ -30,8 +30,6 @@ type Entry<Item, Result> = {
 /** Items that go alone, under way at a time: they wait for locks, and must not hold up the batches. */
 const MAX_ALONE = 4
 const NO_KEYS: readonly string[] = []
-const TOO_LATE = new DatabaseUnavailable('its turn came too late', 'unsent')
-const NO_ANSWER = new DatabaseUnavailable('it did not answer in time', 'lost')
 
 /**
  * Makes a function that asks for one item. Items that are asked for in the same turn of the event loop, or while

@@ -3,7 +3,15 @@ import type { Address } from './address.ts'
 import { createAvailability, type OnChange } from './availability.ts'
 import { type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
 import type { Run } from './statement.ts'
-import { DatabaseUnavailable, isConstraintViolation, isHeldRow, isStale, unavailable } from './unavailable.ts'
+import {
+  DatabaseUnavailable,
+  isConstraintViolation,
+  isHeldRow,
+  isStale,
+  NO_ANSWER,
+  TOO_LATE,
+  unavailable,
+} from './unavailable.ts'
 
 /** What a statement is for. It decides which connections it may take. */
 export type Use = 'read' | 'write' | 'stream'
@@ -61,7 +69,7 @@ const CONNECT_TIMEOUT_MS = 1500
 const RECONNECT_INTERVAL_MS = 250
 const RENEW_INTERVAL_MS = 1000
 const QUIET_MS = 1000
-/** How often a read is sent whose connection is lost: what ended one connection may be about to end the next. */
+/** A read is sent so often if its connection is lost each time: when all are cut, the next may be about to end as well. */
 const READ_ATTEMPTS = 3
 /** Less time than this is not enough for an answer: the statement is not sent. */
 const SEND_MARGIN_MS = 50
@@ -334,5 +342,3 @@ export function createPool(options: PoolOptions): Pool {
 
 const STOPPING = new DatabaseUnavailable('this process is stopping', 'unsent')
 const STUCK = new DatabaseUnavailable('earlier writes have no answer yet', 'unsent')
-const TOO_LATE = new DatabaseUnavailable('its turn came too late', 'unsent')
-const NO_ANSWER = new DatabaseUnavailable('it did not answer in time', 'lost')

@@ -53,14 +53,19 @@ export const isStale = ({ cause }: DatabaseUnavailable): boolean =>
 /** Whether a row that another transaction holds is the reason: nothing was done, and other rows are not concerned. */
 export const isHeldRow = (error: unknown): boolean => OF_A_ROW.test(unavailable(error)?.code ?? '')
 
+const hasCode =
+  (pattern: RegExp) =>
+  (error: unknown): error is postgres.PostgresError =>
+    error instanceof postgres.PostgresError && pattern.test(error.code)
+
 /** Whether a constraint refused a statement (SQLSTATE class 23). */
-export const isConstraintViolation = (error: unknown): error is postgres.PostgresError =>
-  error instanceof postgres.PostgresError && /^23/.test(error.code)
-
+export const isConstraintViolation = hasCode(/^23/)
 /** Whether a statement was refused because another row has a value that is unique (SQLSTATE 23505). */
-export const isUniqueViolation = (error: unknown): error is postgres.PostgresError =>
-  error instanceof postgres.PostgresError && error.code === '23505'
-
+export const isUniqueViolation = hasCode(/^23505$/)
 /** Whether a statement was refused because of a reference between rows (SQLSTATE 23503). */
-export const isForeignKeyViolation = (error: unknown): error is postgres.PostgresError =>
-  error instanceof postgres.PostgresError && error.code === '23503'
+export const isForeignKeyViolation = hasCode(/^23503$/)
+
+/** For a statement whose deadline came before its turn. */
+export const TOO_LATE = new DatabaseUnavailable('its turn came too late', 'unsent')
+/** For a statement whose deadline came before its answer. */
+export const NO_ANSWER = new DatabaseUnavailable('it did not answer in time', 'lost')
