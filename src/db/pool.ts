@@ -128,7 +128,11 @@ export function createPool(options: PoolOptions): Pool {
       connectTimeoutMs: CONNECT_TIMEOUT_MS,
       statementTimeoutMs: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
       lockTimeoutMs: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
-      onClose: () => drop(link),
+      onClose() {
+        // postgres.js does not reject a statement that it was given between a reset and the close.
+        link.work?.reject(CLOSED)
+        drop(link)
+      },
     })
     const link: Link = { connection, generation, work: undefined, since: performance.now(), givenUp: false }
     return link
@@ -341,4 +345,5 @@ export function createPool(options: PoolOptions): Pool {
 }
 
 const STOPPING = new DatabaseUnavailable('this process is stopping', 'unsent')
+const CLOSED = new DatabaseUnavailable('it closed the connection', 'lost')
 const STUCK = new DatabaseUnavailable('earlier writes have no answer yet', 'unsent')
