@@ -7,7 +7,7 @@ const SECOND = 1000
 /** A deadline that does not come in a test. */
 const NEVER = 1_000_000
 
-beforeEach(() => void vi.useFakeTimers({ toFake: ['performance', 'setTimeout', 'clearTimeout'] }))
+beforeEach(() => void vi.useFakeTimers({ toFake: ['performance', 'setInterval', 'clearInterval'] }))
 afterEach(() => void vi.useRealTimers())
 
 /** Until answers have led to the batches that they let go. */
@@ -22,7 +22,7 @@ function gathering(options: Partial<GatherOptions<string, string>> = {}) {
   const batches: Batch[] = []
   const ask = gather<string, string>({
     maxInFlight: 2,
-    maxItems: 3,
+    maxWeight: 3,
     run: (items, until) =>
       new Promise((resolve, reject) => {
         batches.push({ items, until, answer: () => resolve(items.map((item) => item.toUpperCase())), fail: reject })
@@ -63,7 +63,7 @@ test('an item that is alone goes at the end of the turn, without waiting for a t
   expect(await answer).toBe('A')
 })
 
-test('items of one turn go together, in their order, in batches of at most maxItems', async () => {
+test('items of one turn go together, in their order, in batches of at most maxWeight', async () => {
   const { ask, batches, sent } = gathering()
   const answers = [...'abcde'].map((item) => ask(item, NEVER))
   await turn()
@@ -92,7 +92,7 @@ test('at most maxInFlight batches are under way: what comes meanwhile goes toget
 })
 
 test('the weight of a batch is bounded, and an item that is heavier than the bound goes alone', async () => {
-  const { ask, batches, sent } = gathering({ maxItems: 10, maxWeight: 5, weigh: (item) => item.length })
+  const { ask, batches, sent } = gathering({ maxWeight: 5, weigh: (item) => item.length })
   for (const item of ['aa', 'bb', 'cc', 'dddddddd', 'e']) void ask(item, NEVER)
   await turn()
   expect(sent()).toEqual([['aa', 'bb'], ['cc']])
@@ -136,52 +136,19 @@ test('an error fails its batch and no other', async () => {
   expect(await next).toBe('E')
 })
 
-test('items that share a key are never under way together, and the first goes first', async () => {
-  const { ask, batches, sent } = gathering({ keysOf: (item) => [...item] })
-  for (const item of ['ab', 'bc', 'cd', 'e']) void ask(item, NEVER)
+test('a result may be a promise, which holds up no other item and no batch', async () => {
+  const late = Promise.withResolvers<string>()
+  const { ask } = gathering({
+    maxInFlight: 1,
+    run: async (items) => items.map((item) => (item === 'late' ? late.promise : item.toUpperCase())),
+  })
+  const outcomes = ['late', 'b'].map((item) => outcomeOf(ask(item, NEVER)))
   await turn()
-  // 'cd' waits for 'bc', which came before it.
-  expect(sent()).toEqual([['ab', 'e']])
-  batches[0]?.answer()
+  const next = outcomeOf(ask('c', NEVER))
   await turn()
-  expect(sent()).toEqual([['bc']])
-  batches[1]?.answer()
+  expect([...outcomes, next]).toEqual([{}, { value: 'B' }, { value: 'C' }])
+  const error = new Error('for the test')
+  late.reject(error)
   await turn()
-  expect(sent()).toEqual([['cd']])
-})
-
-test("where one item's fault failed a batch its items go alone, four at a time, and others pass them", async () => {
-  const fault = new Error('a fault of one item')
-  const isOneItemsFault = (error: unknown) => error === fault
-  const { ask, batches, sent } = gathering({ maxInFlight: 1, maxItems: 5, keysOf: (item) => [item], isOneItemsFault })
-  const outcomes = [...'abcde'].map((item) => outcomeOf(ask(item, NEVER)))
-  await turn()
-  const others = [outcomeOf(ask('x', NEVER)), outcomeOf(ask('a', NEVER))]
-  expect(sent()).toEqual([[...'abcde']])
-  batches[0]?.fail(fault)
-  await turn()
-  // The second 'a' waits for the first, which is still under way.
-  expect(sent()).toEqual([['a'], ['b'], ['c'], ['d'], ['x']])
-  batches[2]?.fail(fault)
-  for (const i of [1, 3, 4, 5]) batches[i]?.answer()
-  await turn()
-  expect(sent()).toEqual([['e'], ['a']])
-  for (const batch of batches) batch.answer()
-  await turn()
-  expect(outcomes).toEqual([{ value: 'A' }, { error: fault }, { value: 'C' }, { value: 'D' }, { value: 'E' }])
-  expect(others).toEqual([{ value: 'X' }, { value: 'A' }])
-})
-
-test('items past their deadline are not sent alone either, and let those go who wait for their keys', async () => {
-  const fault = new Error('a fault of one item')
-  const { ask, batches, sent } = gathering({ keysOf: (item) => [item], isOneItemsFault: () => true })
-  const late = outcomeOf(ask('a', SECOND))
-  void ask('b', NEVER)
-  await turn()
-  void ask('a', NEVER)
-  vi.advanceTimersByTime(SECOND)
-  batches[0]?.fail(fault)
-  await turn()
-  expect(late.error).toBeInstanceOf(DatabaseUnavailable)
-  expect(sent()).toEqual([['a', 'b'], ['b'], ['a']])
+  expect(outcomes[0]).toEqual({ error })
 })

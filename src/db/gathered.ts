@@ -12,12 +12,14 @@ const STREAM_REST = 9
 const STREAM_REST_MAX_MS = 1000
 /** After a conflict, rows that conflict are skipped for this long: so often at most does one fail a batch. */
 const CONFLICTS_EXPECTED_MS = 1000
+/** A page counts for so many rows at least, because each is a scan of its own. */
+const PAGE_WEIGHT_MIN = 100
 
 /** Makes a function that gets one row by its id; ids that are asked for together share a statement. */
 export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise<Map<number, T>>) =>
   gather<number, T | undefined>({
     maxInFlight: 2,
-    maxItems: 100,
+    maxWeight: 100,
     async run(ids, until) {
       const found = await find(runner(db, 'read', until), arrayText(ids))
       return ids.map((id) => found.get(id))
@@ -28,48 +30,48 @@ export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise
 export const gatherPages = <T>(db: Pool, list: (run: Run, asked: { after: string; limit: string }) => Promise<T[]>) =>
   gather<{ after: number; limit: number }, T>({
     maxInFlight: 2,
-    maxItems: 16,
     maxWeight: 1600,
-    weigh: ({ limit }) => limit,
+    weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
     run(pages, until) {
       const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
       return list(runner(db, 'read', until), { after: arrayText(after), limit: arrayText(limit) })
     },
   })
 
+/** Inserts rows with one statement. One result for each row, in their order. */
+export type InsertRows<Row, Inserted> = (run: Run, rows: Row[]) => Promise<(Inserted | undefined)[]>
+
 export type InsertOptions<Row, Inserted> = {
-  /** Inserts all rows, or none where one conflicts (SQLSTATE 23505). One result for each row, in their order. */
-  insertAll(run: Run, rows: Row[]): Promise<Inserted[]>
+  /** Inserts all rows, or none where one conflicts (SQLSTATE 23505). */
+  insertAll: InsertRows<Row, Inserted>
   /** Leaves out the rows that conflict: their results are undefined. */
-  insertOrSkip(run: Run, rows: Row[]): Promise<(Inserted | undefined)[]>
-  /** What no two rows share: rows that do go one after the other, so that the one that came first wins. */
-  keysOf(row: Row): readonly string[]
+  insertOrSkip: InsertRows<Row, Inserted>
 }
 
 /**
  * Makes a function that inserts one row; rows that are asked for together share a statement, and so a commit. It answers
  * after the commit; with undefined if another row has one of its keys. A row that is refused fails alone.
  */
-export function gatherInserts<Row, Inserted>(db: Pool, options: InsertOptions<Row, Inserted>) {
-  const { insertAll, insertOrSkip, keysOf } = options
+export function gatherInserts<Row, Inserted>(db: Pool, { insertAll, insertOrSkip }: InsertOptions<Row, Inserted>) {
   let conflictsUntil = Number.NEGATIVE_INFINITY
   return gather<Row, Inserted | undefined>({
     maxInFlight: 2,
-    maxItems: 200,
-    keysOf,
-    isOneItemsFault: (error) => isConstraintViolation(error) || isHeldRow(error),
+    maxWeight: 200,
     async run(rows, until) {
       const run = runner(db, 'write', until)
       // To skip, PostgreSQL looks for each key twice: that is half as much work again.
-      if (rows.length > 1 && performance.now() > conflictsUntil) {
-        try {
-          return await insertAll(run, rows)
-        } catch (error) {
-          if (!isUniqueViolation(error)) throw error
-          conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
-        }
+      const skip = rows.length === 1 || performance.now() < conflictsUntil
+      try {
+        return await (skip ? insertOrSkip : insertAll)(run, rows)
+      } catch (error) {
+        if (rows.length === 1 || !(isConstraintViolation(error) || isHeldRow(error))) throw error
+        if (isUniqueViolation(error)) conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
+        // Nothing was done because of one row: each goes alone.
+        const alone = rows.map(async (row) => (await insertOrSkip(run, [row]))[0])
+        // A caller whose deadline has passed listens no more.
+        void Promise.allSettled(alone)
+        return alone
       }
-      return await insertOrSkip(run, rows)
     },
   })
 }

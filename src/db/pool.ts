@@ -91,13 +91,12 @@ type Work = {
 
 type Link = {
   connection: Connection
-  /** A link of an earlier generation is closed as soon as it is free. */
-  generation: number
+  /** It is closed as soon as it is free. */
+  retired: boolean
+  /** Past its deadline its caller was told that there is no answer, but PostgreSQL may still work for it. */
   work: Work | undefined
   /** When its statement was sent, or when it became idle. */
   since: number
-  /** Its caller was told that there is no answer. The connection is kept: PostgreSQL may still work for it. */
-  givenUp: boolean
 }
 
 /** Opens connections to `address` as they are needed, and closes what is idle, down to one. */
@@ -110,10 +109,8 @@ export function createPool(options: PoolOptions): Pool {
   /** The one that was used last is used next. */
   const idle: Link[] = []
   const waiting: Record<Use, Set<Work>> = { read: new Set(), write: new Set(), stream: new Set() }
-  const running: Record<Use, number> = { read: 0, write: 0, stream: 0 }
   const opened = Promise.withResolvers<void>()
   let opening = 0
-  let generation = 0
   let renewedAt = Number.NEGATIVE_INFINITY
   let closed = false
 
@@ -122,32 +119,26 @@ export function createPool(options: PoolOptions): Pool {
 
   // Connections
 
-  async function openLink(): Promise<Link> {
-    const connection = await connect({
-      ...options,
-      connectTimeoutMs: CONNECT_TIMEOUT_MS,
-      statementTimeoutMs: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
-      lockTimeoutMs: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
-      onClose() {
-        // postgres.js does not reject a statement that it was given between a reset and the close.
-        link.work?.reject(CLOSED)
-        drop(link)
-      },
-    })
-    const link: Link = { connection, generation, work: undefined, since: performance.now(), givenUp: false }
-    return link
-  }
-
   async function open() {
     const start = performance.now()
+    let link: Link | undefined
+    const attempt = () =>
+      connect({
+        ...options,
+        connectTimeoutMs: CONNECT_TIMEOUT_MS,
+        statementTimeoutMs: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
+        lockTimeoutMs: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
+        onClose: () => link && drop(link),
+      })
     opening++
     try {
       // What ended the last connection may have ended this attempt: one quick failure does not count.
-      const link = await openLink().catch((error: unknown) => {
+      const connection = await attempt().catch((error: unknown) => {
         if (closed || performance.now() - start > RECONNECT_INTERVAL_MS) throw error
-        return openLink()
+        return attempt()
       })
-      if (closed) return link.connection.destroy()
+      if (closed) return connection.destroy()
+      link = { connection, retired: false, work: undefined, since: performance.now() }
       links.add(link)
       idle.push(link)
       database.hear()
@@ -166,21 +157,22 @@ export function createPool(options: PoolOptions): Pool {
 
   function drop(link: Link) {
     if (!links.delete(link)) return
-    if (link.work) running[link.work.use]--
-    else idle.splice(idle.indexOf(link), 1)
+    // postgres.js does not reject a statement that it was given between a reset and the close.
+    link.work?.reject(CLOSED)
+    if (!link.work) idle.splice(idle.indexOf(link), 1)
     link.connection.destroy()
     dispatch()
   }
 
-  /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
-  function renew() {
-    generation++
-    renewedAt = performance.now()
-    dropIdle()
-  }
-
   function dropIdle() {
     for (const link of [...idle]) drop(link)
+  }
+
+  /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
+  function renew() {
+    renewedAt = performance.now()
+    for (const link of links) link.retired = true
+    dropIdle()
   }
 
   /** Nobody answers: nobody waits. */
@@ -197,22 +189,23 @@ export function createPool(options: PoolOptions): Pool {
 
   /** Asks the database on the idle connections, or else on a new one, whether it answers at all. */
   function ask(now: number) {
-    const nobody = { until: now + CONNECT_TIMEOUT_MS, resolve() {}, reject() {} }
-    const asked = idle.splice(0)
-    for (const link of asked) {
-      running.read++
-      void send(link, { use: 'read', text: 'select 1', parameters: [], ...nobody })
-    }
-    if (asked.length === 0 && opening === 0) void open()
+    if (idle.length === 0 && opening === 0) void open()
+    const question = { text: 'select 1', parameters: [], until: now + CONNECT_TIMEOUT_MS, resolve() {}, reject() {} }
+    for (const link of idle.splice(0)) void send(link, { use: 'read', ...question })
   }
 
   // Statements
 
+  const running = (use: Use) => [...links].filter(({ work }) => work?.use === use).length
+  const isLate = ({ work }: Link) => work !== undefined && performance.now() > work.until
+  const stuckWrites = () => [...links].filter((link) => link.work?.use === 'write' && isLate(link)).length
+
   /** How many more statements of this use may run. */
   function allowance(use: Use) {
-    if (use === 'stream') return STREAM_CONNECTIONS - running.stream
-    const free = connections - running.read - running.write
-    return use === 'write' ? Math.min(free, maxWrites - running.write) : free
+    if (use === 'stream') return STREAM_CONNECTIONS - running('stream')
+    const writes = running('write')
+    const free = connections - running('read') - writes
+    return use === 'write' ? Math.min(free, maxWrites - writes) : free
   }
 
   /** Gives idle connections to those who wait, in their order. Opens more where there are too few, or none that answers. */
@@ -227,7 +220,6 @@ export function createPool(options: PoolOptions): Pool {
           break
         }
         waiting[use].delete(work)
-        running[use]++
         void send(link, work)
       }
     }
@@ -236,8 +228,7 @@ export function createPool(options: PoolOptions): Pool {
   }
 
   async function send(link: Link, work: Work) {
-    link.work = work
-    link.since = performance.now()
+    Object.assign(link, { work, since: performance.now() })
     try {
       const rows = await run(link.connection, work.text, work.parameters)
       database.hear(true)
@@ -248,23 +239,20 @@ export function createPool(options: PoolOptions): Pool {
       if (reason?.reached !== 'lost') database.hear()
       // Idle connections may be lost as well: the next attempt gets one that is new or has just answered.
       else dropIdle()
+      work.reject(reason ?? error)
       // After any other failure postgres.js may have counted rows that the next answer would begin with.
       if (isConstraintViolation(error)) free(link)
       else drop(link)
-      work.reject(reason ?? error)
     }
   }
 
   function free(link: Link) {
     if (!links.has(link)) return
-    if (link.generation !== generation) return drop(link)
-    if (link.work) running[link.work.use]--
-    Object.assign(link, { work: undefined, givenUp: false, since: performance.now() })
+    if (link.retired) return drop(link)
+    Object.assign(link, { work: undefined, since: performance.now() })
     idle.push(link)
     dispatch()
   }
-
-  const stuckWrites = () => [...links].filter(({ givenUp, work }) => givenUp && work?.use === 'write').length
 
   function submit(use: Use, text: string, parameters: readonly Parameter[], until: number): Promise<Row[]> {
     if (closed) throw STOPPING
@@ -287,21 +275,17 @@ export function createPool(options: PoolOptions): Pool {
         work.reject(TOO_LATE)
       }
     }
-    for (const link of [...links]) if (link.work && now > link.work.until) giveUp(link, link.work, now)
+    for (const link of [...links].filter(isLate)) {
+      link.work?.reject(NO_ANSWER)
+      // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
+      if (link.retired || (link.work?.use !== 'write' && now - link.since > deadlineMs)) drop(link)
+    }
     if (stuckWrites() >= maxWrites) rejectWaiting('write', STUCK)
     const heardAt = database.heardAt()
     const silent = [...links].some(({ work, since }) => work && now - Math.max(since, heardAt) > suspicionMs)
     if (silent && !database.failure()) ask(now)
     const [oldest] = idle
     if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
-  }
-
-  function giveUp(link: Link, work: Work, now: number) {
-    link.givenUp = true
-    work.reject(NO_ANSWER)
-    // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
-    const over = work.use !== 'write' && now - link.since > deadlineMs
-    if (over || link.generation !== generation) drop(link)
   }
 
   async function query(use: Use, text: string, parameters: readonly unknown[], until: number): Promise<Row[]> {
@@ -330,7 +314,7 @@ export function createPool(options: PoolOptions): Pool {
   return {
     query,
     deadlineMs,
-    busy: () => running.read + running.write + waiting.read.size + waiting.write.size > 0,
+    busy: () => running('read') + running('write') > 0,
     failure: database.failure,
     quiet: () => idle.length > 0 && performance.now() - database.succeededAt() > QUIET_MS,
     opened: opened.promise,

@@ -17,9 +17,6 @@ type Sought = { username?: string | undefined; email?: string | undefined }
 
 export type UserStore = ReturnType<typeof createUserStore>
 
-/** How often an insert is tried that met a rival who was gone when we looked. */
-const INSERT_ATTEMPTS = 3
-
 const FIELDS = ['username', 'email'] as const
 
 const versionsText = (versions: Versions) => (versions ? arrayText(versions) : null)
@@ -32,26 +29,19 @@ const asCreated = (id: number, { username, email }: NewUser, createdAt: string):
   version: 1,
 })
 
-/** As PostgreSQL folds them, but for rare letters: those it finds in one statement itself. */
-const folded = (value: string) => value.toUpperCase().toLowerCase().normalize('NFC')
-
-function keysOf({ username, email, key }: NewRow) {
-  const keys = [`u${folded(username)}`, `e${folded(email)}`]
-  return key === null ? keys : [...keys, `k${key}`]
-}
-
-/** Inserts with one of two statements, and gives each row its result: they come in any order. */
+/** Inserts with one of two statements. Of rows with the same username only the first is sent. */
 const inserting = (statement: typeof statements.insertAll) => async (run: Run, rows: NewRow[]) => {
+  const first = new Map(rows.toReversed().map((row) => [row.username, row]))
   // In one order everywhere, so that two statements that meet do not wait for each other.
-  const ordered = rows.toSorted((a, b) => (a.username < b.username ? -1 : 1))
+  const sent = [...first.values()].sort((a, b) => (a.username < b.username ? -1 : 1))
   const inserted = await statement(run, {
-    usernames: arrayText(ordered.map((row) => row.username)),
-    emails: arrayText(ordered.map((row) => row.email)),
-    keys: arrayText(ordered.map((row) => row.key)),
-    hashes: arrayText(ordered.map((row) => row.hash)),
+    usernames: arrayText(sent.map((row) => row.username)),
+    emails: arrayText(sent.map((row) => row.email)),
+    keys: arrayText(sent.map((row) => row.key)),
+    hashes: arrayText(sent.map((row) => row.hash)),
   })
-  const results = new Map(inserted.map((row) => [row.username, row]))
-  return rows.map(({ username }) => results.get(username))
+  const results = new Map(inserted.map((row) => [first.get(row.username), row]))
+  return rows.map((row) => results.get(row))
 }
 
 /**
@@ -71,7 +61,6 @@ export function createUserStore(db: Pool) {
   const insert = gatherInserts(db, {
     insertAll: inserting(statements.insertAll),
     insertOrSkip: inserting(statements.insertOrSkip),
-    keysOf,
   })
 
   /** Why a change met no row. */
@@ -114,7 +103,8 @@ export function createUserStore(db: Pool) {
      * The key is remembered for as long as the user exists.
      */
     async create(row: NewRow, until: number): Promise<StoredUser | Refusal> {
-      for (let attempt = 0; attempt < INSERT_ATTEMPTS; attempt++) {
+      // Again where the rival was gone when we looked; the deadline ends it.
+      for (;;) {
         const inserted = await insert(row, until)
         if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
         const rivals = await findRivals({ ...row, id: NO_ID }, until)
@@ -124,7 +114,6 @@ export function createUserStore(db: Pool) {
         const refused = conflict(rivals)
         if (refused) return refused
       }
-      throw new DatabaseUnavailable('another user came and went at each attempt', 'refused')
     },
 
     /** Sets what `patch` names, if the user's version is one of `versions`. An empty patch changes nothing. */

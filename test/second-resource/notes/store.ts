@@ -21,17 +21,23 @@ const asCreated = (id: number, { userId, text }: NoteInput, createdAt: string): 
   version: 1,
 })
 
-/** Only a row with a key can be left out. The others come back in the order of their ids, which is that of the rows. */
+/**
+ * Only a row with a key can be left out; of rows with the same key only the first is sent. The others come back in the
+ * order of their ids, which is that of the rows.
+ */
 const inserting = (statement: typeof statements.insertAll) => async (run: Run, rows: NewRow[]) => {
+  const first = new Map(rows.toReversed().map((row) => [row.key ?? row, row]))
+  const sent = rows.filter((row) => first.get(row.key ?? row) === row)
   const inserted = await statement(run, {
-    userIds: arrayText(rows.map((row) => row.userId)),
-    texts: arrayText(rows.map((row) => row.text)),
-    keys: arrayText(rows.map((row) => row.key)),
-    hashes: arrayText(rows.map((row) => row.hash)),
+    userIds: arrayText(sent.map((row) => row.userId)),
+    texts: arrayText(sent.map((row) => row.text)),
+    keys: arrayText(sent.map((row) => row.key)),
+    hashes: arrayText(sent.map((row) => row.hash)),
   })
   const byKey = new Map(inserted.map((row) => [row.key, row]))
   const others = inserted.filter(({ key }) => key === null).values()
-  return rows.map(({ key }) => (key === null ? others.next().value : byKey.get(key)))
+  const results = new Map(sent.map((row) => [row, row.key === null ? others.next().value : byKey.get(row.key)]))
+  return rows.map((row) => results.get(row))
 }
 
 export function createNoteStore(db: Pool) {
@@ -46,7 +52,6 @@ export function createNoteStore(db: Pool) {
   const insert = gatherInserts(db, {
     insertAll: inserting(statements.insertAll),
     insertOrSkip: inserting(statements.insertOrSkip),
-    keysOf: ({ key }: NewRow) => (key === null ? [] : [key]),
   })
 
   const missed = async (id: number, versions: Versions, until: number): Promise<Refusal> => ({
