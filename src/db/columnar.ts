@@ -9,36 +9,26 @@ const [separator, nullMark] = [sql.raw(String.raw`U&'\001f'`), sql.raw(String.ra
 export type Joined<T> = () => T[]
 
 /**
- * A column's values of all rows, joined to one text by PostgreSQL; null where there are no rows. It costs both sides half
- * of what the rows would.
+ * The values that a column without nulls has in all rows, joined to one text by PostgreSQL; null where there are no rows.
+ * It costs both sides half of what the rows would.
  */
-export const joined = <C extends Column>(column: C): SQL<Joined<GetColumnData<C>> | null> =>
-  join(
-    column.notNull ? sql`${column}::text` : nullSafe(column),
-    column.notNull ? decoder(column) : orNull(decoder(column)),
-  )
+export const joined = <C extends Column & { _: { notNull: true } }>(column: C) =>
+  join(sql`${column}::text`, decoder(column))
 
-/** The same of a value that has the type of `column`, or is null. */
-export const joinedOrNull = <C extends Column>(
-  column: C,
-  value: SQLWrapper,
-): SQL<Joined<GetColumnData<C> | null> | null> => join(nullSafe(value), orNull(decoder(column)))
+/** The same of a column with nulls, or of a value that has its type. */
+export function joinedOrNull<C extends Column>(column: C, value: SQLWrapper = column) {
+  const decode = decoder(column)
+  return join(sql`coalesce(${value}::text, ${nullMark})`, (text) => (text === NULL ? null : decode(text)))
+}
 
-const nullSafe = (value: SQLWrapper) => sql`coalesce(${value}::text, ${nullMark})`
-
-const join = <T>(text: SQL, decode: (text: string) => T): SQL<Joined<T>> =>
+const join = <T>(text: SQL, decode: (text: string) => T): SQL<Joined<T> | null> =>
   sql`string_agg(${text}, ${separator})`.mapWith((values: string) => () => values.split(SEPARATOR).map(decode))
 
-/** Drizzle types what it selects by the column alone, too. */
-const decoder = <C extends Column>(column: C) =>
-  (column.dataType === 'boolean'
-    ? (text: string) => text === 'true'
-    : (text: string) => column.mapFromDriverValue(text)) as (text: string) => GetColumnData<C>
+type Decoder<C extends Column> = (text: string) => GetColumnData<C, 'raw'>
 
-const orNull =
-  <T>(decode: (text: string) => T) =>
-  (text: string) =>
-    text === NULL ? null : decode(text)
+/** Reads a value as Drizzle does; a boolean that is cast to text is not what PostgreSQL sends otherwise. */
+const decoder = <C extends Column>(column: C): Decoder<C> =>
+  column.dataType === 'boolean' ? (text) => text === 'true' : (text) => column.mapFromDriverValue(text)
 
 /** The value of a row in a column; all columns of an answer have as many values. */
 export function at<T>(column: readonly T[], row: number): T {

@@ -88,8 +88,8 @@ test('joined columns come back as the rows that they were, with nulls and empty 
       .select({
         id: joined(things.id),
         name: joined(things.name),
-        note: joined(things.note),
-        size: joined(things.size),
+        note: joinedOrNull(things.note),
+        size: joinedOrNull(things.size),
         good: joined(things.good),
         createdAt: joined(things.createdAt),
         short: joinedOrNull(things.name, sql`nullif(${things.name}, '')`),
