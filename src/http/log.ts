@@ -1,3 +1,4 @@
+import type { Context, Next } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import { type Logger, pino } from 'pino'
 import type { Env } from './env.ts'
@@ -17,15 +18,17 @@ export const createLog = (level: (typeof LOG_LEVELS)[number]): Logger =>
 /** Gives each request its id and its log. At level debug each request is a line. */
 export function requestLog(log: Logger) {
   const accessLog = log.isLevelEnabled('debug')
-  return createMiddleware<Env>(async function requestLog(c, next) {
-    const requestId = requestIdOf(c.req.header('x-request-id'))
-    c.set('requestId', requestId)
+  return createMiddleware<Env>(function requestLog(c, next) {
+    c.set('requestId', requestIdOf(c.req.header('x-request-id')))
     c.set('log', log)
-    if (!accessLog) return next()
-    const start = performance.now()
-    await next()
-    const ms = Math.round(performance.now() - start)
-    const { method, path } = c.req
-    log.debug({ requestId, method, path, status: c.res.status, ms }, 'request')
+    return accessLog ? logged(c, next) : next()
   })
+}
+
+async function logged(c: Context<Env>, next: Next) {
+  const start = performance.now()
+  await next()
+  const ms = Math.round(performance.now() - start)
+  const { method, path } = c.req
+  c.get('log').debug({ requestId: c.get('requestId'), method, path, status: c.res.status, ms }, 'request')
 }
