@@ -8,7 +8,6 @@ export function createAvailability(onChange: OnChange = () => {}) {
   let failure: DatabaseUnavailable | undefined
   let writeFailure: DatabaseUnavailable | undefined
   let heardAt = performance.now()
-  let succeededAt = Number.NEGATIVE_INFINITY
   let writtenAt = Number.NEGATIVE_INFINITY
 
   return {
@@ -16,13 +15,10 @@ export function createAvailability(onChange: OnChange = () => {}) {
     failure: () => failure,
     /** When any connection was answered. */
     heardAt: () => heardAt,
-    /** When a statement succeeded. */
-    succeededAt: () => succeededAt,
 
     /** Notes an answer, which may be an error. */
-    hear(succeeded = false) {
+    hear() {
       heardAt = performance.now()
-      if (succeeded) succeededAt = heardAt
       if (!failure) return
       failure = undefined
       onChange('database', undefined)

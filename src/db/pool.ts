@@ -41,8 +41,6 @@ export type Pool = {
   busy(): boolean
   /** Why nothing can be asked now. */
   failure(): DatabaseUnavailable | undefined
-  /** Whether a connection is idle and no statement has succeeded for a second: only a question can tell how things are. */
-  quiet(): boolean
   /** Resolves when the database has answered for the first time, however long that takes. */
   opened: Promise<void>
   /** Waits for running statements for at most `timeoutMs`, then closes every connection. */
@@ -68,7 +66,6 @@ const IDLE_TIMEOUT_MS = 10_000
 const CONNECT_TIMEOUT_MS = 1500
 const RECONNECT_INTERVAL_MS = 250
 const RENEW_INTERVAL_MS = 1000
-const QUIET_MS = 1000
 /** A read is sent so often if its connection is lost each time: when all are cut, the next may be about to end as well. */
 const READ_ATTEMPTS = 3
 /** Less time than this is not enough for an answer: the statement is not sent. */
@@ -231,9 +228,9 @@ export function createPool(options: PoolOptions): Pool {
     Object.assign(link, { work, since: performance.now() })
     try {
       const rows = await run(link.connection, work.text, work.parameters)
-      database.hear(true)
-      free(link)
+      database.hear()
       work.resolve(rows)
+      free(link)
     } catch (error) {
       const reason = unavailable(error)
       if (reason?.reached !== 'lost') database.hear()
@@ -316,7 +313,6 @@ export function createPool(options: PoolOptions): Pool {
     deadlineMs,
     busy: () => running('read') + running('write') > 0,
     failure: database.failure,
-    quiet: () => idle.length > 0 && performance.now() - database.succeededAt() > QUIET_MS,
     opened: opened.promise,
     async close(timeoutMs) {
       closed = true

@@ -3,35 +3,32 @@ import { type Pool, runner } from './pool.ts'
 import { builder, prepare } from './statement.ts'
 import { DatabaseUnavailable } from './unavailable.ts'
 
-const ANSWER_TIMEOUT_MS = 1500
+/** Shorter than a probe waits. */
+const ANSWER_TIMEOUT_MS = 500
 
 /**
  * Makes a check that rejects with DatabaseUnavailable while requests cannot be served: nothing answers, or `tables` are
- * not there with every column that this release needs. It asks only where requests do not tell, and so never fails
- * because there are many of them.
+ * not there with every column that this release needs. It does not fail because there are many requests.
  * @param onChange is called when the tables are found wrong, and when they are right again
  */
 export function createReadiness(db: Pool, tables: readonly PgTable[], onChange: (problem?: Error) => void) {
   const questions = tables.map((table) => prepare(() => builder.select().from(table).limit(0)))
-  let found = false
-  let wrong = false
+  let found: 'nothing' | 'right' | 'wrong' = 'nothing'
 
   return async function ready(): Promise<void> {
     const failure = db.failure()
     if (failure) throw failure
-    if (found && !db.quiet()) return
-    const until = performance.now() + ANSWER_TIMEOUT_MS
     try {
-      const answers = questions.map((ask) => ask(runner(db, 'read', until), {}))
-      await Promise.all(answers)
-      found = true
-      if (wrong) onChange()
-      wrong = false
+      const run = runner(db, 'stream', performance.now() + ANSWER_TIMEOUT_MS)
+      await Promise.all(questions.map((ask) => ask(run, {})))
+      if (found === 'wrong') onChange()
+      found = 'right'
     } catch (error) {
+      // The tables are locked, or the database has too much to do: that is told to each request.
+      if (error instanceof DatabaseUnavailable && found === 'right' && !db.failure()) return
       if (error instanceof DatabaseUnavailable || !(error instanceof Error)) throw error
-      found = false
-      if (!wrong) onChange(error)
-      wrong = true
+      if (found !== 'wrong') onChange(error)
+      found = 'wrong'
       throw new DatabaseUnavailable('its tables are not of this release', 'refused', error)
     }
   }

@@ -11,7 +11,7 @@ const LARGE_BODIES_MAX = 64
 const DROP_MS = 1000
 
 /** Runs what it is given while fewer than `max` others run, else throws a 503. */
-function limit(max: number, detail: string) {
+export function limit(max: number, detail: string) {
   let running = 0
   return async function limited<T>(run: () => Promise<T>): Promise<T> {
     if (running >= max) throw unavailableProblem(detail)

@@ -5,7 +5,8 @@ import { createMiddleware } from 'hono/factory'
 import { parseAccept } from 'hono/utils/accept'
 import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
-import { Problem, problemFor, problemJson, unavailableProblem } from './problem.ts'
+import { limit } from './limits.ts'
+import { Problem, problemFor, problemJson } from './problem.ts'
 
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
 const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept', 'Content-Type': NDJSON_MEDIA_TYPE }
@@ -18,9 +19,9 @@ export function wantsNdjson(c: Context): boolean {
 }
 
 /**
- * Answers with lines of JSON, taking more when the client has read the last. A failure amid the answer is a problem
- * object as its last line; one before its first line is thrown. The lines go to Node's response as they are: through
- * the body of a `Response` each would be copied, into memory that is only freed when V8 collects.
+ * Answers with lines of JSON, taking more when the client has read the last; returns when that is done. A failure amid
+ * the answer is a problem object as its last line; one before its first line is thrown. The lines go to Node's response
+ * as they are: through the body of a `Response` each would be copied, into memory that is only freed when V8 collects.
  */
 async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>) {
   const first = await lines.next()
@@ -32,11 +33,13 @@ async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>) {
     }
   }
   c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
-  void pipeline(body, c.env.outgoing)
-    // The client hung up: nobody is left to be told.
-    .catch(() => {})
-    .then(() => lines.return(undefined))
-    .catch((error) => c.get('log').error({ err: error, requestId: c.get('requestId') }, 'stream not closed'))
+  try {
+    // Rejects when the client hangs up: nobody is left to be told.
+    await pipeline(body, c.env.outgoing).catch(() => {})
+    await lines.return(undefined)
+  } catch (error) {
+    c.get('log').error({ err: error, requestId: c.get('requestId') }, 'stream not closed')
+  }
   return RESPONSE_ALREADY_SENT
 }
 
@@ -45,22 +48,13 @@ async function ndjson(c: Context<Env>, lines: AsyncGenerator<string>) {
  * `max` streams run at a time: more get 503.
  */
 export function streamInstead(max: number, linesAfter: (id: number) => AsyncGenerator<string>) {
-  let streams = 0
-  async function* counted(lines: AsyncGenerator<string>) {
-    streams++
-    try {
-      yield* lines
-    } finally {
-      streams--
-    }
-  }
+  const limited = limit(max, 'Too many streams are under way.')
   type Query = { out: { query: { cursor?: number | undefined } } }
   return createMiddleware<Env, string, Query>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
     const unfit = Object.keys(c.req.query()).find((name) => name !== 'cursor')
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
-    if (streams >= max) throw unavailableProblem('Too many streams are under way.')
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
-    return ndjson(c, counted(linesAfter(c.req.valid('query').cursor ?? 0)))
+    return limited(() => ndjson(c, linesAfter(c.req.valid('query').cursor ?? 0)))
   })
 }

@@ -30,21 +30,17 @@ export const getUsers = prepare(($: Placeholders<'ids'>) =>
     .where(sql`${id} = any(${$('ids')}::bigint[])`),
 )
 
-/** The user with this username and, where it is not null, this email. */
-export const findByUsername = prepare(($: Placeholders<Field>) => {
-  const sameEmail = or(sql`${$('email')}::text is null`, same('email', $('email')))
-  return builder
-    .select(columns)
-    .from(users)
-    .where(and(same('username', $('username')), sameEmail))
-})
+/** The user who has a field, if there is one. */
+const find = (field: Field) =>
+  prepare(($: Placeholders<'value'>) =>
+    builder
+      .select(columns)
+      .from(users)
+      .where(same(field, $('value'))),
+  )
 
-export const findByEmail = prepare(($: Placeholders<'email'>) =>
-  builder
-    .select(columns)
-    .from(users)
-    .where(same('email', $('email'))),
-)
+export const findByUsername = find('username')
+export const findByEmail = find('email')
 
 /** Several pages at once, each one row: the users with ids above `after`, at most `limit` of them, in their order. */
 export const listPages = prepare(($: Placeholders<'after' | 'limit'>) => {

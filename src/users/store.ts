@@ -85,14 +85,14 @@ export function createUserStore(db: Pool) {
 
     /** At most `limit` users with ids above `after`, by id. */
     async list({ username, email, limit, after }: Sought & { limit: number; after: number }, until: number) {
-      const run = runner(db, 'read', until)
       if (username === undefined && email === undefined)
         return statements.usersOf(await getPage({ after, limit }, until))
-      const found =
-        username === undefined
-          ? await statements.findByEmail(run, { email: email ?? null })
-          : await statements.findByUsername(run, { username, email: email ?? null })
-      return found.filter(({ id }) => id > after)
+      const run = runner(db, 'read', until)
+      const searches: Promise<User[]>[] = []
+      if (username !== undefined) searches.push(statements.findByUsername(run, { value: username }))
+      if (email !== undefined) searches.push(statements.findByEmail(run, { value: email }))
+      const [found = [], alsoIn = found] = await Promise.all(searches)
+      return found.filter(({ id }) => id > after && alsoIn.some((user) => user.id === id))
     },
 
     /** All users with ids above `after`, by id, as lines of JSON, some at a time. */
