@@ -1,5 +1,4 @@
 import type { Context } from 'hono'
-import type { Versions } from '../resource.ts'
 import { answer, json, typed } from './answer.ts'
 import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
@@ -11,17 +10,13 @@ export const CACHE = { 'Cache-Control': 'private, no-cache' }
 /** The strong entity tag of a version (RFC 9110, section 8.8.3). */
 export const entityTag = (version: number) => `"${version}"`
 
-/** The form of every entity tag of this service. */
-const ENTITY_TAG = /^"[1-9]\d{0,8}"$/
-
 /** What If-Match and If-None-Match may hold. */
 const ENTITY_TAGS = /^\*$|^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/
-const TAG = /\*|(?:W\/)?"[^"]*"/g
+/** The strong tags of versions in such a list: between two of its tags there is no digit. */
+const VERSIONS = /(?<!W\/)"([1-9]\d{0,8})"/g
 
-/** @throws Problem 400 for what is not a list of entity tags */
-function tagsOf(name: string, value: string): string[] {
+function assertTags(name: string, value: string) {
   if (!ENTITY_TAGS.test(value)) throw new Problem(400, `${name} must be * or a list of entity tags, as in "1", "2".`)
-  return value.match(TAG) ?? []
 }
 
 /**
@@ -30,9 +25,8 @@ function tagsOf(name: string, value: string): string[] {
  */
 export function ifMatch(value: string | undefined): number[] | undefined {
   if (value === undefined || value === '*') return undefined
-  // A tag that is weak, or no version of ours, matches nothing.
-  const versions = tagsOf('If-Match', value).filter((tag) => ENTITY_TAG.test(tag))
-  return versions.map((tag) => Number(tag.slice(1, -1)))
+  assertTags('If-Match', value)
+  return Array.from(value.matchAll(VERSIONS), ([, version]) => Number(version))
 }
 
 /**
@@ -41,11 +35,9 @@ export function ifMatch(value: string | undefined): number[] | undefined {
  */
 export function ifNoneMatch(value: string | undefined): ((version: number) => boolean) | undefined {
   if (value === undefined) return undefined
-  const tags = tagsOf('If-None-Match', value)
-  return (version) => ['*', entityTag(version), `W/${entityTag(version)}`].some((tag) => tags.includes(tag))
+  assertTags('If-None-Match', value)
+  return (version) => value === '*' || value.includes(entityTag(version))
 }
-
-const isOneOf = (versions: Versions, version: number) => !versions || versions.includes(version)
 
 /**
  * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is compared
@@ -58,7 +50,7 @@ export async function startingVersions(c: Context<Env>, noun: string, present: (
   const excluded = ifNoneMatch(c.req.header('if-none-match'))
   if (!excluded) return versions
   const { version } = await present()
-  if (!isOneOf(versions, version) || excluded(version)) throw refusal(noun, { outcome: 'stale' })
+  if (excluded(version) || versions?.includes(version) === false) throw refusal(noun, { outcome: 'stale' })
   return [version]
 }
 
@@ -67,7 +59,7 @@ export async function startingVersions(c: Context<Env>, noun: string, present: (
  * @throws Problem 412 where If-Match does not
  */
 export function answerPresent<T>(c: Context<Env>, noun: string, body: T, version: number) {
-  if (!isOneOf(ifMatch(c.req.header('if-match')), version)) throw refusal(noun, { outcome: 'stale' })
+  if (ifMatch(c.req.header('if-match'))?.includes(version) === false) throw refusal(noun, { outcome: 'stale' })
   if (ifNoneMatch(c.req.header('if-none-match'))?.(version)) {
     return typed<T, 200>(answer(c, null, 304, versionHeaders(version)))
   }

@@ -3,15 +3,13 @@ import { json } from './answer.ts'
 import type { Env } from './env.ts'
 import { unavailableProblem } from './problem.ts'
 
-export type HealthOptions = {
-  /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
-  ready(): Promise<void>
-  /** Whether this process is about to stop. */
-  draining(): boolean
-}
-
-/** `/livez` for "restart me", `/readyz` for "send me requests": only the second asks the database, or its failure would restart every pod. */
-export const health = ({ ready, draining }: HealthOptions) =>
+/**
+ * `/livez` for "restart me", `/readyz` for "send me requests": only the second asks the database, or its failure would
+ * restart every pod.
+ * @param ready resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable
+ * @param draining whether this process is about to stop
+ */
+export const health = ({ ready, draining }: { ready(): Promise<void>; draining(): boolean }) =>
   new Hono<Env>()
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
