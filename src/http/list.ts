@@ -5,9 +5,6 @@ import { MAX_ID } from '../db/columns.ts'
 export const LIMIT_MAX = 1000
 export const LIMIT_DEFAULT = 100
 
-/** The form of every cursor. */
-const CURSOR = /^[\w-]{4,24}$/
-
 /** A place in a list: a version and the id of the last row, opaque to clients. */
 export const encodeCursor = (id: number) => Buffer.from(`1:${id}`).toString('base64url')
 
@@ -31,21 +28,11 @@ export const listParameters = {
     .optional()
     .meta({ description: 'The items of a page.', ...LIMIT }),
   cursor: once('a cursor')
-    .transform((cursor, context) => {
-      const id = decodeCursor(cursor)
-      if (id === undefined) context.addIssue('is not a cursor of this service: take `next` of the page before')
-      return id ?? 0
-    })
+    .transform(decodeCursor)
+    .refine((id) => id !== undefined, 'is not a cursor of this service: take `next` of the page before')
     .optional()
-    .meta({ description: '`next` of the page before.', pattern: CURSOR.source, examples: [encodeCursor(10)] }),
+    .meta({ description: '`next` of the page before.', pattern: '^[\\w-]{4,24}$', examples: [encodeCursor(10)] }),
 }
-
-/** What a list answers. */
-export const pageSchema = (name: string, item: z.ZodType) =>
-  z.object({
-    [name]: z.array(item).max(LIMIT_MAX),
-    next: z.string().nullable().meta({ description: 'The cursor of the next page; null on the last.' }),
-  })
 
 /** A page of at most `limit` rows, out of one row more if there are more. */
 export function pageOf<T extends { id: number }>(rows: T[], limit: number): { rows: T[]; next: string | null } {

@@ -6,6 +6,7 @@ import { createAjv } from '../../test/contract.ts'
 import { createApp } from '../app.ts'
 import { UserPatch } from '../users/schemas.ts'
 import type { UserStore } from '../users/store.ts'
+import { IDEMPOTENCY_KEY } from './idempotency.ts'
 import { createLog } from './log.ts'
 import { MAX_HEADER_BYTES } from './refuse.ts'
 
@@ -24,6 +25,14 @@ const operations = () =>
     // biome-ignore lint/suspicious/noExplicitAny: as above.
     methods.flatMap((method) => ((item as any)[method] ? [{ path, method, ...(item as any)[method] }] : [])),
   )
+
+type Schema = {
+  $ref?: string
+  examples?: unknown[]
+  type?: string
+  items?: Schema
+  properties?: Record<string, Schema>
+}
 
 /** What a reference points at; all else as it is. */
 function resolved<T extends { $ref?: string }>(part: T | undefined): T | undefined {
@@ -63,23 +72,25 @@ test('names each operation once', () => {
   expect(ids.every((id) => /^[a-z][A-Za-z]+$/.test(id))).toBe(true)
 })
 
+/** The example of a schema, made as tools do: of those of its members, where it has none of its own. */
+function exampleOf(part: Schema): unknown {
+  const { examples, type, items, properties = {} } = resolved(part) as Schema
+  if (examples || type !== 'object') return items ? [exampleOf(items)] : examples?.[0]
+  return Object.fromEntries(Object.entries(properties).map(([name, member]) => [name, exampleOf(member)]))
+}
+
 test('has an example of every body, and each is valid', () => {
   const ajv = createAjv().addSchema(description, 'openapi')
   let examples = 0
   for (const { operationId, requestBody, responses } of operations()) {
     const contents = [requestBody, ...Object.values(responses)].flatMap((part) =>
-      Object.entries(resolved(part)?.content ?? {}),
+      Object.values(resolved(part)?.content ?? {}),
     )
-    for (const [, content] of contents as [
-      string,
-      { schema: object; examples?: Record<string, { value: unknown }> },
-    ][]) {
-      const schema = JSON.parse(JSON.stringify(content.schema).replaceAll('"#/', '"openapi#/'))
-      expect(content.examples, operationId).toBeDefined()
-      for (const { value } of Object.values(content.examples ?? {})) {
-        expect(ajv.validate(schema, value), `${operationId}: ${ajv.errorsText()}`).toBe(true)
-        examples++
-      }
+    for (const { schema, example = exampleOf(schema) } of contents as { schema: Schema; example?: unknown }[]) {
+      const described = JSON.parse(JSON.stringify(schema).replaceAll('"#/', '"openapi#/'))
+      expect(ajv.validate(described, example), `${operationId}: ${ajv.errorsText()}`).toBe(true)
+      if (typeof example === 'object') expect(Object.values(example ?? {}), operationId).not.toContain(undefined)
+      examples++
     }
   }
   expect(examples).toBeGreaterThan(50)
@@ -88,7 +99,7 @@ test('has an example of every body, and each is valid', () => {
 test('has an example of every parameter, and the service takes it', async () => {
   let examples = 0
   for (const { path, method, requestBody, parameters = [] } of operations()) {
-    const [example] = Object.values(requestBody?.content['application/json'].examples ?? {}) as { value: object }[]
+    const body = requestBody && (exampleOf(requestBody.content['application/json'].schema) as object)
     for (const { in: place, name, example: given, schema } of [
       ...(description.paths[path].parameters ?? []),
       ...parameters,
@@ -97,7 +108,7 @@ test('has an example of every parameter, and the service takes it', async () => 
       const target = path.replace('{id}', place === 'path' ? given : '1')
       const query = place === 'query' ? `?${new URLSearchParams({ [name]: given })}` : ''
       const headers = place === 'header' ? { [name]: given } : {}
-      const { status } = await api.request(method.toUpperCase(), target + query, example?.value, headers)
+      const { status } = await api.request(method.toUpperCase(), target + query, body, headers)
       expect(status, `${method} ${path} ${name}`).toBeOneOf([200, 201, 204, 304, 404, 409, 412])
       examples++
     }
@@ -125,6 +136,11 @@ test('says what the schemas say', () => {
   expect(Problem.required).toEqual(['type', 'title', 'status', 'detail', 'instance', 'requestId'])
 })
 
+test('says what the headers may hold', () => {
+  const { pattern } = description.components.parameters['Idempotency-Key'].schema
+  expect(pattern).toBe(IDEMPOTENCY_KEY.source)
+})
+
 test('lets answers gain members, and requests none', () => {
   const { UserInput, UserPatch, ...answers } = description.components.schemas
   expect([UserInput, UserPatch].map((schema) => schema.additionalProperties)).toEqual([false, false])
@@ -135,7 +151,7 @@ test('has the limits of the settings', async () => {
   const small = await startApi({ MAX_BODY_BYTES: '1234' })
   onTestFinished(() => small.close())
   const { components } = (await small.request('GET', '/openapi.json')).body
-  expect(components.responses.Problem413.description).toBe('The body must have at most 1234 bytes.')
+  expect(components.responses.Problem413.description).toContain('at most 1234 bytes')
   expect(components.responses.Problem431.description).toContain(String(MAX_HEADER_BYTES))
 })
 

@@ -1,22 +1,20 @@
 import { Hono } from 'hono'
 import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { Refusal } from '../resource.ts'
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
-import { IDEMPOTENCY_KEY } from './idempotency.ts'
 import { bodyTooLarge } from './limits.ts'
-import { pageSchema } from './list.ts'
+import { LIMIT_MAX } from './list.ts'
 import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
+// What needs no code: the health paths, headers, parameters, and the schema of problems.
+import base from './openapi.json' with { type: 'json' }
 import { PathId } from './path.ts'
-import { INTERNAL, PROBLEM_MEDIA_TYPE, Problem, problemDetails, problemJson, unavailableProblem } from './problem.ts'
+import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, TITLES, unavailableProblem } from './problem.ts'
 import { refusal } from './refusal.ts'
 import { PARSER_PROBLEMS } from './refuse.ts'
-import { PATCH_MEDIA_TYPES } from './validate.ts'
+import { JSON_MEDIA_TYPES, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
 
-type JsonObject = Record<string, unknown>
-type Schemas = Record<string, z.ZodType>
-type Fields = z.ZodObject<Schemas>
+type Fields = z.ZodObject<Record<string, z.ZodType>>
 
 export type ResourceOptions = {
   /** The words for one of it and for several, such as `user` and `users`. */
@@ -29,7 +27,7 @@ export type ResourceOptions = {
   /** The schemas of the body: of POST and PUT, and of PATCH. */
   input: Fields
   patch: Fields
-  /** The schema of an answer. Its example has the first example of each member. */
+  /** The schema of an answer. Here and above each member has an example, of which tools make that of the whole. */
   item: Fields
 }
 
@@ -39,195 +37,123 @@ export type OpenApiOptions = {
   maxBodyBytes: number
 }
 
+/** The statuses with which every request can fail; those that need an item; those with a body. */
 const ANY = [400, 408, 431, 500, 503]
-const BODY = [409, 413, 415, 422]
 const ITEM = [404, 412]
-/** How each operation can fail. */
-const FAILURES = {
-  list: ANY,
-  create: [...BODY, ...ANY],
-  get: [...ITEM, ...ANY],
-  replace: [...ITEM, ...BODY, ...ANY],
-  patch: [...ITEM, ...BODY, ...ANY],
-  delete: [...ITEM, 409, ...ANY],
-}
-/** One of each, for the examples. */
-const REFUSALS: Refusal[] = [
-  { outcome: 'missing' },
-  { outcome: 'stale' },
-  { outcome: 'conflict', fields: ['name'] },
-  { outcome: 'referenced', by: 'parts' },
-  { outcome: 'reference-missing', field: 'ownerId' },
-  { outcome: 'key-reused' },
-]
-
-const DESCRIPTION = `${packageJson.description}.
-
-Errors are problem details (RFC 9457). An ETag names a version: \`If-Match\` makes a change conditional, and
-\`If-None-Match\` spares sending what the caller has (RFC 9110). There is no authentication: whoever can reach the
-service can use it.`
-const streamDescription = (plural: string) =>
-  `By id, one page at a time. With \`Accept: ${NDJSON_MEDIA_TYPE}\` all ${plural} come as a stream of lines, each a JSON object. Only \`cursor\` goes with it. If the stream fails, its last line is a problem.`
-/** Of answers that their examples do not explain. */
-const PROBLEM_DESCRIPTIONS: Record<number, string> = {
-  400: 'The request line, the headers, the path, the query or the body cannot be parsed.',
-  422: 'The body breaks a rule: `errors` points at each fault. Or the Idempotency-Key was used with another body: `type` tells.',
-}
-const REQUEST_ID_EXAMPLE = '5f0c9a1e-8f5e-4c0e-9d55-2b7a3f1c6d90'
-const JSON_ONLY = ['application/json']
+const BODY = [409, 413, 415, 422]
 
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
-const exampleOf = ({ shape }: Fields) =>
-  Object.fromEntries(
-    Object.entries(shape).map(([name, schema]) => [name, z.toJSONSchema(schema, { io: 'input' }).examples?.[0]]),
-  )
-const ref = (kind: string, name: string) => ({ $ref: `#/components/${kind}/${name}` })
-const refs = (statuses: number[]) =>
-  Object.fromEntries(statuses.map((status) => [status, ref('responses', `Problem${status}`)]))
+const ref = (kind: keyof typeof base.components, name: string) => ({ $ref: `#/components/${kind}/${name}` })
+const content = (schema: string, mediaTypes = JSON_MEDIA_TYPES, more = {}) =>
+  Object.fromEntries(mediaTypes.map((mediaType) => [mediaType, { schema: ref('schemas', schema), ...more }]))
 
-function content(mediaTypes: readonly string[], schema: object, values: unknown[]) {
-  const examples = Object.fromEntries(values.map((value, index) => [`example${index + 1}`, { value }]))
-  return Object.fromEntries(mediaTypes.map((mediaType) => [mediaType, { schema, examples }]))
-}
-const jsonContent = (schema: string, value: unknown) => content(JSON_ONLY, ref('schemas', schema), [value])
-
-const response = (description: string, headers: string[], content?: JsonObject) => ({
+const response = (description: string, headers: string[], content: object) => ({
   description,
   headers: Object.fromEntries(['X-Request-Id', ...headers].map((name) => [name, ref('headers', name)])),
-  ...(content && { content }),
+  content,
 })
 
-/** What the service answers to what fails, by the names of the components. The examples are made by the service's own code. */
-function failures(maxBodyBytes: number) {
+/** A response for each status of failures, with an example that the service's own code makes. */
+function problemResponses(maxBodyBytes: number) {
   const problems = [
     ...Object.values(PARSER_PROBLEMS),
-    ...REFUSALS.map((refused) => refusal('item', refused)),
+    refusal('item', { outcome: 'missing' }),
+    refusal('item', { outcome: 'conflict', fields: ['name'] }),
+    refusal('item', { outcome: 'stale' }),
     bodyTooLarge(maxBodyBytes),
-    new Problem(415, 'The body must be application/json in UTF-8.'),
+    unsupported(JSON_MEDIA_TYPES),
+    refusal('item', { outcome: 'reference-missing', field: 'ownerId' }),
     INTERNAL,
-    unavailableProblem('The database cannot take this request now.'),
+    unavailableProblem(),
   ]
-  const components = [...Map.groupBy(problems, ({ status }) => status)].map(([status, same]) => {
-    const description = PROBLEM_DESCRIPTIONS[status] ?? same.map(({ message }) => message).join(' Or: ')
-    const headers = Object.keys(same[0]?.options.headers ?? {})
-    const examples = same.map((problem) => JSON.parse(problemJson(problem, '/path', REQUEST_ID_EXAMPLE)))
-    const body = content([PROBLEM_MEDIA_TYPE], ref('schemas', 'Problem'), examples)
-    return [`Problem${status}`, response(description, headers, body)]
+  const responses = problems.map((problem) => {
+    const { status, message, options } = problem
+    const description = `${TITLES[status]}. For example: ${message}`
+    const example = JSON.parse(problemJson(problem, '/path', base.components.headers['X-Request-Id'].example))
+    const body = content('Problem', [PROBLEM_MEDIA_TYPE], { example })
+    return [`Problem${status}`, response(description, Object.keys(options.headers ?? {}), body)]
   })
-  return Object.fromEntries(components)
+  return Object.fromEntries(responses)
 }
 
-const parametersOf = (place: 'path' | 'query', parameters: Fields) =>
-  Object.entries(parameters.shape).map(([name, schema]) => {
+const parametersOf = (place: 'path' | 'query', { shape }: Fields) =>
+  Object.entries(shape).map(([name, member]) => {
     // zod leaves out the examples and the default of what is transformed.
-    const { $schema, description, examples, ...rest } = { ...z.toJSONSchema(schema, { io: 'input' }), ...schema.meta() }
-    return { name, in: place, required: place === 'path', description, schema: rest, example: examples?.[0] }
+    const { $schema, description, examples, ...schema } = {
+      ...z.toJSONSchema(member, { io: 'input' }),
+      ...member.meta(),
+    }
+    return { name, in: place, required: place === 'path', description, schema, example: examples?.[0] }
   })
 
-/** Answers are open: a later release may add members, and write values in another form. */
-const OPEN = { additionalProperties: undefined, pattern: undefined }
-
-function jsonSchemas(named: Schemas, io: 'input' | 'output') {
-  const registry = z.registry<{ id: string }>()
-  for (const [id, schema] of Object.entries(named)) registry.add(schema, { id })
-  const { schemas } = z.toJSONSchema(registry, {
-    io,
-    uri: (id) => ref('schemas', id).$ref,
-    override: ({ jsonSchema }) => io === 'output' && Object.assign(jsonSchema, OPEN),
-  })
-  return Object.fromEntries(Object.entries(schemas).map(([id, { $id, $schema, ...schema }]) => [id, schema]))
+/** The JSON Schema of a body or an answer; `changes` go into each schema within. */
+function schemaOf(fields: Fields, changes = {}) {
+  const override = ({ jsonSchema }: { jsonSchema: object }) => Object.assign(jsonSchema, changes)
+  const { $schema, ...schema } = z.toJSONSchema(fields, { io: 'input', override })
+  return schema
 }
 
 /** The paths of a collection and its items, and their schemas. */
-export function describeResource(resource: ResourceOptions) {
-  const { name, plural, path, input, item } = resource
+export function describeResource({ name, plural, path, query, input, patch, item }: ResourceOptions) {
   const Name = capitalized(name)
-  const operation = (verb: keyof typeof FAILURES, noun: string, successes: JsonObject, more: JsonObject) => ({
+  const operation = (verb: string, noun: string, successes: object, failures: number[], more: object) => ({
     operationId: verb + capitalized(noun),
     summary: `${capitalized(verb)} ${noun}`,
     tags: [plural],
     ...more,
-    responses: { ...successes, ...refs(FAILURES[verb]) },
+    responses: {
+      ...successes,
+      ...Object.fromEntries([...ANY, ...failures].map((status) => [status, ref('responses', `Problem${status}`)])),
+    },
   })
-  const example = exampleOf(item)
-  const page = response(`A page of ${plural}; or all of them, as a stream.`, ['Link'], {
-    ...jsonContent(`${Name}Page`, { [plural]: [example], next: null }),
-    ...content([NDJSON_MEDIA_TYPE], { type: 'string' }, [`${JSON.stringify(example)}\n`]),
-  })
-  const found = { 200: response(`The ${name}.`, ['ETag'], jsonContent(Name, example)) }
-  const created = { 201: response(`The new ${name}.`, ['ETag', 'Location'], jsonContent(Name, example)) }
-  const same = { 304: response('The caller has this version.', ['ETag']) }
-  const bodyOf = (mediaTypes: readonly string[], schema: string) => ({
-    requestBody: { required: true, content: content(mediaTypes, ref('schemas', schema), [exampleOf(input)]) },
-  })
-  const whole = bodyOf(JSON_ONLY, `${Name}Input`)
-  const part = bodyOf(PATCH_MEDIA_TYPES, `${Name}Patch`)
-  const conditions = { parameters: [ref('parameters', 'If-Match'), ref('parameters', 'If-None-Match')] }
+  const lines = content('Lines', [NDJSON_MEDIA_TYPE])
+  const page = response(`A page of ${plural}; or all, as lines.`, ['Link'], { ...content(`${Name}Page`), ...lines })
+  const found = response(`The ${name}.`, ['ETag'], content(Name))
+  const created = response(`The new ${name}.`, ['ETag', 'Location'], content(Name))
+  const notModified = ref('responses', 'NotModified')
+  const deleted = ref('responses', 'Deleted')
   const retry = { parameters: [ref('parameters', 'Idempotency-Key')] }
-  const query = { parameters: parametersOf('query', resource.query), description: streamDescription(plural) }
+  const conditions = { parameters: [ref('parameters', 'If-Match'), ref('parameters', 'If-None-Match')] }
+  const whole = { requestBody: { required: true, content: content(`${Name}Input`) } }
+  const part = { requestBody: { required: true, content: content(`${Name}Patch`, PATCH_MEDIA_TYPES) } }
+  const rows = { type: 'array', maxItems: LIMIT_MAX, items: ref('schemas', Name) }
+  const next = ref('schemas', 'Next')
   return {
     paths: {
       [path]: {
-        get: operation('list', plural, { 200: page }, query),
-        post: operation('create', name, created, { ...retry, ...whole }),
+        get: operation('list', plural, { 200: page }, [], { parameters: parametersOf('query', query) }),
+        post: operation('create', name, { 201: created }, BODY, { ...retry, ...whole }),
       },
       [`${path}/{id}`]: {
         parameters: parametersOf('path', PathId),
-        get: operation('get', name, { ...found, ...same }, conditions),
-        put: operation('replace', name, found, { ...conditions, ...whole }),
-        patch: operation('patch', name, found, { ...conditions, ...part }),
-        delete: operation('delete', name, { 204: response('Deleted.', []) }, conditions),
+        get: operation('get', name, { 200: found, 304: notModified }, ITEM, conditions),
+        put: operation('replace', name, { 200: found }, [...ITEM, ...BODY], { ...conditions, ...whole }),
+        patch: operation('patch', name, { 200: found }, [...ITEM, ...BODY], { ...conditions, ...part }),
+        delete: operation('delete', name, { 204: deleted }, [...ITEM, 409], conditions),
       },
     },
     schemas: {
-      ...jsonSchemas({ [`${Name}Input`]: input, [`${Name}Patch`]: resource.patch }, 'input'),
-      ...jsonSchemas({ [Name]: item, [`${Name}Page`]: pageSchema(plural, item) }, 'output'),
+      [`${Name}Input`]: schemaOf(input),
+      [`${Name}Patch`]: schemaOf(patch),
+      // Answers have no patterns: a later release may write values in another form.
+      [Name]: schemaOf(item, { pattern: undefined }),
+      [`${Name}Page`]: { type: 'object', required: [plural, 'next'], properties: { [plural]: rows, next } },
     },
   }
 }
 
-const header = (description: string, schema: JsonObject, example: unknown) => ({ description, schema, example })
-const string = { type: 'string' }
-const headers = {
-  'X-Request-Id': header("The request's own X-Request-Id, or a new one.", string, REQUEST_ID_EXAMPLE),
-  'Retry-After': header('Seconds to wait before the next attempt.', { type: 'integer', minimum: 1 }, 1),
-  ETag: header('The version.', string, '"1"'),
-  Link: header('The next page (RFC 8288).', string, '</path?cursor=...>; rel="next"'),
-  Location: header('Where it is.', { type: 'string', format: 'uri-reference' }, '/path/1'),
-}
-
-const requestHeader = (name: string, ...rest: Parameters<typeof header>) => ({ name, in: 'header', ...header(...rest) })
-const KEY = { type: 'string', pattern: IDEMPOTENCY_KEY.source }
-const RETRY = 'Makes a retry safe: the same key and body get the same answer for as long as what they created exists.'
-const parameters = {
-  'If-Match': requestHeader('If-Match', 'Only if it is still at one of these versions (RFC 9110).', string, '"1"'),
-  'If-None-Match': requestHeader('If-None-Match', 'Only if it is at none of these (RFC 9110).', string, '"2"'),
-  'Idempotency-Key': requestHeader('Idempotency-Key', RETRY, KEY, '9f8e7d6c'),
-}
-
-const health = (operationId: string, summary: string, statuses: number[]) => {
-  const healthy = response('Yes.', [], jsonContent('Health', { status: 'ok' }))
-  return { get: { operationId, summary, tags: ['health'], responses: { 200: healthy, ...refs(statuses) } } }
-}
-
 function describe({ resources, maxBodyBytes }: OpenApiOptions) {
   const described = resources.map((describeOne) => describeOne())
-  const { name: title, version, license } = packageJson
-  const schemas = { Health: z.object({ status: z.literal('ok') }), Problem: problemDetails() }
+  const { name: title, version, description: summary, license } = packageJson
+  const { info, paths, components } = base
   return {
-    openapi: '3.1.1',
-    info: { title, version, description: DESCRIPTION, license: { name: license, identifier: license } },
-    servers: [{ url: '/' }],
-    security: [],
-    paths: Object.assign({}, ...described.map(({ paths }) => paths), {
-      '/livez': health('getLiveness', 'Tell whether the process is alive', [400, 408, 431, 500]),
-      '/readyz': health('getReadiness', 'Tell whether the database answers', ANY),
-    }),
+    ...base,
+    info: { title, version, summary, license: { name: license, identifier: license }, ...info },
+    paths: Object.assign({}, ...described.map(({ paths }) => paths), paths),
     components: {
-      schemas: Object.assign(jsonSchemas(schemas, 'output'), ...described.map(({ schemas }) => schemas)),
-      responses: failures(maxBodyBytes),
-      headers,
-      parameters,
+      ...components,
+      schemas: Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas)),
+      responses: { ...components.responses, ...problemResponses(maxBodyBytes) },
     },
   }
 }

@@ -2,45 +2,15 @@ import { STATUS_CODES } from 'node:http'
 import type { Context, ErrorHandler, NotFoundHandler } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
-import * as z from 'zod'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 
-/** The names of problems that a program may want to tell apart although their status is the same. */
-export const ProblemType = {
-  validation: 'urn:problem-type:validation',
-  conflict: 'urn:problem-type:conflict',
-  idempotencyKeyReused: 'urn:problem-type:idempotency-key-reused',
-} as const
-
-/** Problem details (RFC 9457): what every error's body holds. Made when it is to be described, for a start need not wait. */
-export const problemDetails = () =>
-  z
-    .object({
-      type: z
-        .enum(['about:blank', ...Object.values(ProblemType)])
-        .meta({ description: 'about:blank where the status says it all, else a name that programs can rely on.' }),
-      title: z.string(),
-      status: z.int().min(400).max(599),
-      detail: z.string(),
-      instance: z.string().meta({ format: 'uri-reference', description: 'The path of the request.' }),
-      requestId: z.string().meta({ description: 'The same as in the X-Request-Id header and in the log.' }),
-      errors: z
-        .array(
-          z.object({
-            pointer: z.string().meta({ format: 'json-pointer', description: 'A JSON Pointer (RFC 6901).' }),
-            detail: z.string(),
-          }),
-        )
-        .optional(),
-    })
-    .meta({ description: 'Problem details (RFC 9457).' })
-export type ProblemDetails = z.output<ReturnType<typeof problemDetails>>
-
 export type ProblemOptions = {
-  type?: (typeof ProblemType)[keyof typeof ProblemType]
-  errors?: ProblemDetails['errors']
+  /** Tells programs apart what has the same status: the end of the `type` that they get. */
+  type?: 'validation' | 'conflict' | 'idempotency-key-reused'
+  /** Where a body is at fault. Each pointer is a JSON Pointer (RFC 6901). */
+  errors?: { pointer: string; detail: string }[]
   headers?: Record<string, string>
 }
 
@@ -71,18 +41,23 @@ const instanceOf = (target: string | undefined) =>
     .replace(/^\/+/, '/')
     .replace(/[[\]|^]|%(?![\da-f]{2})/gi, encodeURIComponent)
 
-/** The body of a problem, as text. */
+/** Problem details (RFC 9457), as JSON: what every error's body holds. `openapi.json` has their schema. */
 export function problemJson(problem: Problem, target: string | undefined, requestId: string): string {
   const { status, message: detail, options } = problem
-  const { type = 'about:blank', errors } = options
+  const type = options.type ? `urn:problem-type:${options.type}` : 'about:blank'
   const title = TITLES[status] ?? 'Error'
-  const body: ProblemDetails = { type, title, status, detail, instance: instanceOf(target), requestId, errors }
-  return escapeLineEnds(JSON.stringify(body))
+  const { errors } = options
+  return escapeLineEnds(
+    JSON.stringify({ type, title, status, detail, instance: instanceOf(target), requestId, errors }),
+  )
 }
 
 /** 503 that asks to come back in a second: the database or this process cannot take the request now. */
-export const unavailableProblem = (detail: string) => new Problem(503, detail, { headers: { 'Retry-After': '1' } })
+export const unavailableProblem = (detail = 'The database cannot take this request now.') =>
+  new Problem(503, detail, { headers: { 'Retry-After': '1' } })
 
+const LOST =
+  'The connection to the database was lost: a change may have been made or not. Repeat it; a POST, with its Idempotency-Key.'
 export const INTERNAL = new Problem(500, "Internal error. The server's log has details under this requestId.")
 
 /** What a client may know of an error; the log has what it may not. */
@@ -92,11 +67,8 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
   const entry = { err: error, requestId: c.get('requestId'), method: c.req.method, path: c.req.path }
   if (error instanceof DatabaseUnavailable) {
     c.get('log').debug(entry, 'database unavailable')
-    return unavailableProblem(
-      error.reached === 'lost' && !['GET', 'HEAD'].includes(c.req.method)
-        ? 'The connection to the database was lost: a change may have been made or not. Repeat it; a POST, with its Idempotency-Key.'
-        : 'The database cannot take this request now.',
-    )
+    const mayHaveChanged = error.reached === 'lost' && !['GET', 'HEAD'].includes(c.req.method)
+    return unavailableProblem(mayHaveChanged ? LOST : undefined)
   }
   c.get('log').error(entry, 'request failed')
   return INTERNAL

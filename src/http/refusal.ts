@@ -1,5 +1,5 @@
 import type { Refusal } from '../resource.ts'
-import { Problem, ProblemType } from './problem.ts'
+import { Problem } from './problem.ts'
 
 /** The problem that tells a client why nothing was done; `noun` is the name of what it asked for, such as 'user'. */
 export function refusal(noun: string, refused: Refusal): Problem {
@@ -10,20 +10,18 @@ export function refusal(noun: string, refused: Refusal): Problem {
       return new Problem(412, `The ${noun}'s version does not meet the condition of the request.`)
     case 'key-reused':
       return new Problem(422, `This Idempotency-Key has already created a ${noun} from another body.`, {
-        type: ProblemType.idempotencyKeyReused,
+        type: 'idempotency-key-reused',
       })
     case 'conflict':
       return new Problem(409, `Another ${noun} has this ${refused.fields.join(' and this ')}.`, {
-        type: ProblemType.conflict,
+        type: 'conflict',
         errors: refused.fields.map((field) => ({ pointer: `/${field}`, detail: `is taken by another ${noun}` })),
       })
     case 'referenced':
-      return new Problem(409, `The ${noun} cannot be deleted: its ${refused.by} are still there.`, {
-        type: ProblemType.conflict,
-      })
+      return new Problem(409, `The ${noun} cannot be deleted: its ${refused.by} are still there.`, { type: 'conflict' })
     case 'reference-missing':
       return new Problem(422, `${refused.field} names nothing that is there`, {
-        type: ProblemType.validation,
+        type: 'validation',
         errors: [{ pointer: `/${refused.field}`, detail: 'names nothing that is there' }],
       })
   }

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import { zValidator } from '@hono/zod-validator'
 import type { Context } from 'hono'
 import type * as z from 'zod'
-import { Problem, ProblemType } from './problem.ts'
+import { Problem } from './problem.ts'
 
 /** A body may have thousands of faults under names of any length: an answer has so many, and so much of a name. */
 const FAULTS_MAX = 20
@@ -26,24 +26,21 @@ function faultsOf(issues: readonly z.core.$ZodIssue[]) {
   return { errors, detail: sentences.join('; ') }
 }
 
+export const JSON_MEDIA_TYPES = ['application/json']
 /** What a JSON merge patch (RFC 7396) may be sent as. */
-export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', 'application/json']
+export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', ...JSON_MEDIA_TYPES]
 
-/** 422 with a JSON Pointer to each fault of a body. */
-function invalidBody(issues: readonly z.core.$ZodIssue[]): Problem {
-  const { errors, detail } = faultsOf(issues)
-  return new Problem(422, detail, { type: ProblemType.validation, errors })
+/** 415 that says what would have been taken (RFC 9110, section 15.5.16; RFC 5789, section 2.2). */
+export function unsupported(mediaTypes: string[]): Problem {
+  const Accept = mediaTypes.join(', ')
+  const headers = { Accept, ...(mediaTypes === PATCH_MEDIA_TYPES && { 'Accept-Patch': Accept }) }
+  return new Problem(415, `The body must be ${Accept} in UTF-8.`, { headers })
 }
 
-function assertJson(c: Context, mediaTypes: readonly string[]) {
+function assertJson(c: Context, mediaTypes: string[]) {
   const header = c.req.header('content-type') ?? ''
   const mediaType = header.replace(/;.*/, '').trim().toLowerCase()
-  if (!mediaTypes.includes(mediaType) || /;\s*charset=(?!"?utf-?8\b)/i.test(header)) {
-    const Accept = mediaTypes.join(', ')
-    // RFC 9110, section 15.5.16: the answer says what would have been taken.
-    const headers = { Accept, ...(c.req.method === 'PATCH' && { 'Accept-Patch': Accept }) }
-    throw new Problem(415, `The body must be ${Accept} in UTF-8.`, { headers })
-  }
+  if (!mediaTypes.includes(mediaType) || /;\s*charset=(?!"?utf-?8\b)/i.test(header)) throw unsupported(mediaTypes)
   if (!isUtf8(c.get('body'))) throw new Problem(400, 'The body is not valid UTF-8.')
 }
 
@@ -54,7 +51,7 @@ function assertJson(c: Context, mediaTypes: readonly string[]) {
 export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
   target: T,
   schema: z.ZodType<Out, In>,
-  mediaTypes: readonly string[] = ['application/json'],
+  mediaTypes = JSON_MEDIA_TYPES,
 ) =>
   zValidator(
     target,
@@ -62,8 +59,8 @@ export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
     (result, c: Context) => {
       if (target === 'json') assertJson(c, mediaTypes)
       if (result.success) return
-      const { issues } = result.error
-      throw target === 'json' ? invalidBody(issues) : new Problem(400, faultsOf(issues).detail)
+      const { errors, detail } = faultsOf(result.error.issues)
+      throw target === 'json' ? new Problem(422, detail, { type: 'validation', errors }) : new Problem(400, detail)
     },
     // Our schemas wait for nothing, and parse faster when they need not.
     { validationFunction: (schema, value) => schema.safeParse(value) },
