@@ -13,7 +13,7 @@ import { freePort, startPostgres } from '../../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { main, ROOT } from '../../test/process.ts'
 import { startProxy } from '../../test/proxy.ts'
-import { MigrationError, migrate } from './migrate.ts'
+import { migrate } from './migrate.ts'
 
 let database: TestDatabase
 const folders: string[] = []
@@ -68,14 +68,13 @@ test('refuses a database that is newer than the code', async () => {
   await expect(run()).rejects.toThrow(/newer than the code/)
   const old = main(['migrate'], { DATABASE_URL: database.url })
   expect(await old.exited).toBe(1)
-  expect(old.stderr()).toMatch(/^users-api: The database has migrations .*\n$/)
+  expect(old.stderr()).toMatch(/^users-api: The database is newer than the code: .*\n$/)
 })
 
 test('keeps nothing of a migration that fails, and says why', async () => {
   const broken = withMigration(
     'alter table users add column note text;--> statement-breakpoint\nalter table users add column note text',
   )
-  await expect(run(broken)).rejects.toThrow(MigrationError)
   await expect(run(broken)).rejects.toThrow(/nothing of it was kept: column "note" .* already exists/)
   expect(await columns()).toEqual([])
   expect(await run()).toBeGreaterThan(0)
@@ -170,7 +169,6 @@ describe('a connection that is lost while it migrates', () => {
   test('fails in one sentence, and another process starts when PostgreSQL has ended it', async () => {
     const { first, blocked, network, release } = await startMigration()
     network.cut()
-    await expect(first).rejects.toThrow(MigrationError)
     await expect(first).rejects.toThrow(/^The connection was lost .*: try again\.$/)
     // PostgreSQL notices the loss only when the statement ends.
     await expect(run(blocked)).rejects.toThrow(/Another process is still migrating/)
@@ -213,7 +211,7 @@ describe('a database that is not up yet', () => {
     const start = performance.now()
     const address = { ...addressOf(database.url), port: await freePort() }
     await expect(migrate({ address, folder: `${ROOT}drizzle`, api: undefined, waitMs: 600 })).rejects.toThrow(
-      MigrationError,
+      `The database at 127.0.0.1:${address.port} cannot be used`,
     )
     expect(performance.now() - start).toBeGreaterThan(600)
   })
@@ -251,7 +249,7 @@ test('explains a password that the database refuses', async () => {
   url.password = 'wrong'
   const refused = main(['migrate'], { DATABASE_URL: url.href })
   expect(await refused.exited).toBe(1)
-  expect(refused.stderr()).toMatch(/refuses the password of role "postgres".*kustomize\/README\.md/)
+  expect(refused.stderr()).toMatch(/password authentication failed for user "postgres"\. .*kustomize\/README\.md/)
 })
 
 describe("the API's role", () => {

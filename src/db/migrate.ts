@@ -1,8 +1,8 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
+import { PassingError, retry } from '../retry.ts'
 import type { Address } from './address.ts'
-import { type Connection, connect } from './connection.ts'
+import { connect } from './connection.ts'
 import { scramVerifier } from './scram.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
@@ -17,17 +17,8 @@ export type MigrateOptions = {
   waitMs: number
 }
 
-/** Says in one sentence, for a person, why the database was not migrated. */
-export class MigrationError extends Error {
-  override readonly name: string = 'MigrationError'
-}
-
-/** A reason that may pass: trying again may help. */
-class PassingError extends MigrationError {}
-
 /** The key of the advisory lock that migrations hold; any number that nothing else in the database uses. */
 const LOCK_KEY = 7_203_411
-const RETRY_MS = 250
 /** While a migration waits for a table, everybody else who needs it waits behind it. */
 const LOCK_TIMEOUT_MS = 1000
 const CONNECT_TIMEOUT_MS = 5000
@@ -36,88 +27,65 @@ const CLOSE_TIMEOUT_MS = 1000
 const LOCK_NOT_AVAILABLE = '55P03'
 const INVALID_PASSWORD = '28P01'
 
-const LOCK_TAKEN = 'Another process is still migrating the database. Nothing was changed: try again later.'
-const TABLE_HELD = 'A long transaction holds a table that a migration changes. Nothing was changed: try again later.'
-const CONNECTION_LOST =
-  'The connection was lost while the database was migrated. Either all of it was kept or nothing: try again.'
-const NEWER =
-  'The database has migrations that this release does not know: it is newer than the code. Deploy that release or a later one.'
-const OLDER =
-  'A migration is older than one that the database has had, and would be left out: remove it and generate it anew.'
+const LOST_SECRET =
+  'A volume keeps the password that it was made with: if the Secret was lost or changed since, see kustomize/README.md#a-lost-secret.'
 
 /**
  * Brings the database to this release: applies what is missing of `folder`, and creates and grants the API's role.
  * All of it is one transaction that holds a lock, so any number of processes may start at once.
  * @returns how many migrations were applied
- * @throws MigrationError when the database is newer than `folder`, a migration fails, the connection is lost, or
- * `waitMs` are over; nothing is half-applied
+ * @throws with a sentence for the operator when the database is newer than `folder`, a migration fails, the connection
+ * is lost, or `waitMs` are over; nothing is half-applied
  */
 export async function migrate({ address, folder, api, waitMs }: MigrateOptions): Promise<number> {
-  const until = performance.now() + waitMs
   const migrations = readMigrationFiles({ migrationsFolder: folder })
-  for (;;) {
-    try {
-      return await attempt(address, migrations, api)
-    } catch (error) {
-      if (!(error instanceof PassingError) || performance.now() > until) throw error
-      await sleep(RETRY_MS)
-    }
-  }
+  return retry(waitMs, () =>
+    attempt(address, migrations, api).catch((error) => {
+      throw explained(error, address)
+    }),
+  )
 }
 
-/** Migrates on a connection of its own. Closing it also ends a transaction that failed. @throws MigrationError */
+/** Migrates on a connection of its own. Closing it also ends a transaction that failed. */
 async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']): Promise<number> {
-  const { sql, close } = await open(address)
+  const connectTimeoutMs = CONNECT_TIMEOUT_MS
+  const { sql, close } = await connect({ address, applicationName: 'users-api migrate', connectTimeoutMs })
   try {
     // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
     // The lock time-out is set here, because a pooler refuses or drops it as an option of the connection.
     await sql.unsafe(`begin; set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
     const [row] = await sql`select pg_try_advisory_xact_lock(${LOCK_KEY}) as locked`
-    if (!row?.locked) throw new PassingError(LOCK_TAKEN)
-    const missing = await apply(sql, migrations)
+    if (!row?.locked) throw new PassingError('Another process is still migrating the database: try again later.')
+    const applied = await apply(sql, migrations)
     if (api) await grantApiRole(sql, api)
     await sql`commit`
-    return missing
-  } catch (error) {
-    throw explained(error)
+    return applied
   } finally {
     await close(CLOSE_TIMEOUT_MS)
   }
 }
 
-/** @throws MigrationError that says why the database cannot be used; PassingError where it may only be starting */
-async function open(address: Address): Promise<Connection> {
-  try {
-    return await connect({ address, applicationName: 'users-api migrate', connectTimeoutMs: CONNECT_TIMEOUT_MS })
-  } catch (error) {
-    if (!(error instanceof DatabaseUnavailable)) throw error
-    if (error.code === INVALID_PASSWORD) {
-      throw new MigrationError(
-        `The database refuses the password of role "${address.user}". A volume keeps the password that it was made with. If the Secret was lost or changed since, see kustomize/README.md#a-lost-secret.`,
-        { cause: error },
-      )
-    }
-    const Reason = unavailable(error.cause) ? PassingError : MigrationError
-    throw new Reason(`The database at ${address.host}:${address.port} cannot be used: ${error.message}`, {
-      cause: error,
-    })
+/** The error with a sentence for the operator; as it is if it tells neither of a statement nor of the connection. */
+function explained(error: unknown, { host, port }: Address): unknown {
+  if (error instanceof DatabaseUnavailable) {
+    // Where PostgreSQL or the network says so, it may only be starting.
+    const Reason = unavailable(error.cause) ? PassingError : Error
+    const hint = error.code === INVALID_PASSWORD ? `. ${LOST_SECRET}` : ''
+    return new Reason(`The database at ${host}:${port} cannot be used: ${error.message}${hint}`, { cause: error })
   }
-}
-
-/** The error as a MigrationError; as it is if it tells neither of a statement nor of the connection. */
-function explained(cause: unknown): unknown {
-  if (cause instanceof MigrationError) return cause
-  if (cause instanceof postgres.PostgresError) {
-    if (cause.code === LOCK_NOT_AVAILABLE) return new PassingError(TABLE_HELD, { cause })
-    return new MigrationError(`The migration failed and nothing of it was kept: ${cause.message}`, { cause })
+  if (error instanceof postgres.PostgresError) {
+    const { message, code } = error
+    if (code !== LOCK_NOT_AVAILABLE) return new Error(`The migration failed and nothing of it was kept: ${message}`)
+    return new PassingError('A long transaction holds a table that a migration changes: try again later.')
   }
-  return unavailable(cause) ? new MigrationError(CONNECTION_LOST, { cause }) : cause
+  if (!unavailable(error)) return error
+  return new Error('The connection was lost while migrating. Either all was kept or nothing: try again.')
 }
 
 /**
  * Applies and records the migrations that are missing, as drizzle's own migrator does.
  * @returns how many there were
- * @throws MigrationError when they do not follow those that the database has had
+ * @throws when they do not follow those that the database has had
  */
 async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<number> {
   await sql`create schema if not exists drizzle`
@@ -127,11 +95,11 @@ async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<nu
   const applied = rows.map(({ created_at }) => Number(created_at))
   const newest = Math.max(0, ...applied)
   if (newest > Math.max(0, ...migrations.map(({ folderMillis }) => folderMillis))) {
-    throw new MigrationError(NEWER)
+    throw new Error('The database is newer than the code: deploy the release that migrated it, or a later one.')
   }
   const missing = migrations.filter(({ folderMillis }) => !applied.includes(folderMillis))
   if (missing.some(({ folderMillis }) => folderMillis < newest)) {
-    throw new MigrationError(OLDER)
+    throw new Error('A migration is older than one that the database has had: remove it and generate it anew.')
   }
   for (const { sql: statements, hash, folderMillis } of missing) {
     for (const statement of statements) await sql.unsafe(statement)
