@@ -51,9 +51,9 @@ async function serve(env: NodeJS.ProcessEnv) {
 
 async function dev() {
   if (existsSync('.env')) process.loadEnvFile()
-  const { server } = parseConfig(process.env)
-  const port = server.port || (await freePort())
-  await assertFree(port, server.host)
+  const { PORT, HOST } = parseConfig(process.env)
+  const port = PORT || (await freePort())
+  await assertFree(port, HOST)
   const own = process.env.DATABASE_URL ? undefined : await startPostgres({ dataDir: `${ROOT}.data/postgres` })
   try {
     const env = {

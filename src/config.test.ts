@@ -70,7 +70,7 @@ test('a variable that is empty counts as left out', () => {
 
 test('no time-out at all is none that is too short', () => {
   const env = { REQUEST_TIMEOUT_MS: '0', HEADERS_TIMEOUT_MS: '60000', IDLE_TIMEOUT_MS: '0', DEADLINE_MS: '60001' }
-  expect(parseConfig(env).server.requestTimeoutMs).toBe(0)
+  expect(parseConfig(env).REQUEST_TIMEOUT_MS).toBe(0)
 })
 
 test.each([
@@ -82,6 +82,7 @@ test.each([
   ['DATABASE_URL', 'nonsense'],
   ['DATABASE_URL', 'postgres://host'],
   ['DATABASE_URL', 'postgres://u:p%@host/db'],
+  ['DATABASE_URL', 'postgres://u:p%ff@host/db'],
   ['HEADERS_TIMEOUT_MS', '60000'],
   ['DRAIN_DELAY_MS', '60000'],
   ['DATABASE_URL', 'postgres://host/db?sslmode=maybe'],
@@ -90,6 +91,7 @@ test.each([
   ['DB_SSLMODE', 'maybe'],
   ['DEADLINE_MS', '1.5'],
   ['DEADLINE_MS', '60001'],
+  ['DB_WRITE_CONNECTIONS', '4'],
   ['MAX_BODY_BYTES', '0'],
   ['DB_API_USER', 'users_api'],
 ])('%s=%s is refused in a sentence that names it', (name, value) => {

@@ -35,10 +35,10 @@ describe('the command line', () => {
 
   test.each([
     [['frobnicate'], {}, '"frobnicate" is not a command'],
-    [['serve', 'now'], {}, 'Unexpected argument "now"'],
+    [['serve', 'now'], {}, '"serve now" is not a command'],
     [['--port=3'], {}, '"--port=3" is not a command'],
     [[], { PORT: 'abc' }, 'PORT must be a whole number from 0 to 65535.'],
-    [['migrate'], { DATABASE_URL: 'http://x' }, 'DATABASE_URL must be like postgres://'],
+    [['migrate'], { DATABASE_URL: 'http://x' }, 'DATABASE_URL cannot be read: it must be like postgres://'],
   ])('%j %j is one sentence on stderr and exit code 2', async (args, env, sentence) => {
     const wrong = main(args, env as Record<string, string>)
     expect(await wrong.exited).toBe(2)

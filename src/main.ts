@@ -34,7 +34,7 @@ async function serve() {
   const stopping = controller.signal
   const stopped = once(stopping, 'abort')
   onStopSignal((name) => (stopping.aborted ? process.exit(1) : controller.abort(name)))
-  const log = createLog(config.logLevel)
+  const log = createLog(config.LOG_LEVEL)
   const database = createPool({
     ...config.database,
     applicationName: 'users-api',
@@ -51,12 +51,12 @@ async function serve() {
   const app = createApp({ ...config.app, users: createUserStore(database), log, stopping, ready })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
-  await Promise.race([database.opened, sleep(config.startupWaitMs), stopped])
-  const server = stopping.aborted ? undefined : await startServer({ ...config.server, fetch: app.fetch, stopping })
+  await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopped])
+  const server = stopping.aborted ? undefined : await startServer({ ...config, fetch: app.fetch, stopping })
   if (server) log.info({ port: server.port }, 'listening')
   await stopped
   log.info({ signal: stopping.reason }, 'stopping')
-  const until = performance.now() + config.server.shutdownTimeoutMs
+  const until = performance.now() + config.SHUTDOWN_TIMEOUT_MS
   await server?.stop()
   await database.close(Math.max(0, until - performance.now()))
   log.info('stopped')
@@ -66,7 +66,7 @@ async function migrate() {
   const config = parseConfig(process.env)
   onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
-  const applied = await run({ address: config.database.address, folder: MIGRATIONS, ...config.migrate })
+  const applied = await run({ ...config.migrate, folder: MIGRATIONS })
   process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)
 }
 
@@ -78,24 +78,18 @@ async function ensureSecret() {
   process.stdout.write(`Secret ${options.namespace}/${options.name}: ${outcome}.\n`)
 }
 
-/** Ends with one sentence for a person: status 2 for a wrong call or setting, 1 for what could not be done. */
-function fail(error: unknown): never {
+const help = () => process.stdout.write(USAGE)
+
+const COMMANDS = Object.entries({ serve, migrate, 'ensure-secret': ensureSecret, '--help': help, '-h': help })
+
+try {
+  const command = process.argv.slice(2).join(' ') || 'serve'
+  const [, run] = COMMANDS.find(([name]) => name === command) ?? []
+  if (!run) throw new ConfigError(`"${command}" is not a command: see --help.`)
+  await run()
+  process.exit(0)
+} catch (error) {
+  // One sentence for a person. Status 2 is for a wrong command or setting, 1 for what could not be done.
   process.stderr.write(`users-api: ${error instanceof Error ? error.message : error}\n`)
   process.exit(error instanceof ConfigError ? 2 : 1)
 }
-
-const COMMANDS = new Map([
-  ['serve', serve],
-  ['migrate', migrate],
-  ['ensure-secret', ensureSecret],
-])
-
-async function main([command = 'serve', ...rest]: string[]) {
-  if (command === '--help' || command === '-h') return void process.stdout.write(USAGE)
-  if (rest.length > 0) throw new ConfigError(`Unexpected argument "${rest[0]}": see --help.`)
-  const run = COMMANDS.get(command)
-  if (!run) throw new ConfigError(`"${command}" is not a command: see --help.`)
-  await run()
-}
-
-await main(process.argv.slice(2)).then(() => process.exit(0), fail)

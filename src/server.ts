@@ -2,28 +2,13 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { ServerSettings } from './config.ts'
 import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/refuse.ts'
 
-export type ServerOptions = {
+export type ServerOptions = ServerSettings & {
   fetch: Parameters<typeof createListener>[0]
-  /** 0 for any free port. */
-  port: number
-  /** The address to listen on; all of them if left out. */
-  host: string | undefined
   /** Aborted when the process is about to stop: from then on each answer closes its connection. */
   stopping: AbortSignal
-  /** How long `stop` keeps answering, so that whoever sends requests here can learn to stop. */
-  drainDelayMs: number
-  /** The whole of `stop` takes no longer: connections that remain are then cut. */
-  shutdownTimeoutMs: number
-  /** A proxy in front must be the first to close an idle connection: Google's load balancer waits 600 s. */
-  keepAliveTimeoutMs: number
-  /** From the first byte of a request to the last of its headers. */
-  headersTimeoutMs: number
-  /** From the first byte of a request to the last of its body. */
-  requestTimeoutMs: number
-  /** With nothing sent or received for so long, amid a request, a connection is cut: a client that does not read. */
-  idleTimeoutMs: number
 }
 
 export type RunningServer = { port: number; stop(): Promise<void> }
@@ -34,34 +19,33 @@ const CHECK_INTERVAL_MS = 1000
 
 /** Listens; rejects when it cannot. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { stopping, shutdownTimeoutMs, drainDelayMs } = options
-  const listener = createListener(options.fetch, stopping)
+  const listener = createListener(options.fetch, options.stopping)
   const server = createServer({
     maxHeaderSize: MAX_HEADER_BYTES,
-    keepAliveTimeout: options.keepAliveTimeoutMs,
-    headersTimeout: options.headersTimeoutMs,
-    requestTimeout: options.requestTimeoutMs,
+    keepAliveTimeout: options.KEEP_ALIVE_TIMEOUT_MS,
+    headersTimeout: options.HEADERS_TIMEOUT_MS,
+    requestTimeout: options.REQUEST_TIMEOUT_MS,
     connectionsCheckingInterval: CHECK_INTERVAL_MS,
     // Checked by the listener, because Node's own answer has no body.
     requireHostHeader: false,
     // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
     joinDuplicateHeaders: true,
   })
-  server.timeout = options.idleTimeoutMs
+  server.timeout = options.IDLE_TIMEOUT_MS
   // Whoever reads the body says so: it may be one that is refused by its length. Other expectations are ignored.
   server.on('request', listener).on('checkContinue', listener).on('checkExpectation', listener)
   server.on('clientError', refuseBroken)
-  server.listen(options.port, options.host)
+  server.listen(options.PORT, options.HOST)
   await once(server, 'listening')
 
   async function stop() {
-    const started = performance.now()
-    await sleep(drainDelayMs)
+    const until = performance.now() + options.SHUTDOWN_TIMEOUT_MS
+    await sleep(options.DRAIN_DELAY_MS)
     const closed = once(server, 'close')
     server.close()
     // A connection whose last answer began before is kept alive still: it is ended when it is idle.
     const sweep = setInterval(() => server.closeIdleConnections(), SWEEP_INTERVAL_MS)
-    await Promise.race([closed, sleep(Math.max(0, shutdownTimeoutMs - (performance.now() - started)))])
+    await Promise.race([closed, sleep(Math.max(0, until - performance.now()))])
     clearInterval(sweep)
     server.closeAllConnections()
   }

@@ -63,8 +63,8 @@ export async function startApi(
     },
     db,
   )
-  await Promise.race([db.opened, sleep(config.startupWaitMs)])
-  const server = await startServer({ ...config.server, fetch: app.fetch, stopping: stopping.signal })
+  await Promise.race([db.opened, sleep(config.STARTUP_WAIT_MS)])
+  const server = await startServer({ ...config, fetch: app.fetch, stopping: stopping.signal })
   const url = `http://127.0.0.1:${server.port}`
   const check = createContract((await (await fetch(`${url}/openapi.json`)).json()) as never)
 

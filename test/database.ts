@@ -1,12 +1,11 @@
 import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
 import { inject } from 'vitest'
-import { parseConfig } from '../src/config.ts'
-import type { Address } from '../src/db/address.ts'
+import { parseAddress } from '../src/db/address.ts'
 import type { Row } from '../src/db/connection.ts'
 import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 
-export const addressOf = (url: string): Address => parseConfig({ DATABASE_URL: url }).database.address
+export const addressOf = parseAddress
 
 export type TestDatabase = { url: string; sql: postgres.Sql; drop(): Promise<void> }
 

@@ -192,7 +192,7 @@ describe('a body that was received', () => {
 
   let server: RunningServer
   beforeAll(async () => {
-    const config = parseConfig({ PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0' }).server
+    const config = parseConfig({ PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0' })
     server = await startServer({ ...config, fetch: app.fetch, stopping: new AbortController().signal })
   })
   afterAll(() => server.stop())
