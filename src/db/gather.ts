@@ -37,13 +37,16 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
   let scheduled = false
 
   // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
-  setInterval(() => setImmediate(leave), TICK_MS).unref()
+  setInterval(() => setImmediate(onTick), TICK_MS).unref()
 
-  function leave() {
+  function onTick() {
+    rejectLate(waiting, TOO_LATE)
+    for (const batch of inFlight) rejectLate(batch, NO_ANSWER)
+  }
+
+  function rejectLate(entries: Entry<Item, Result>[], reason: Error) {
     const now = performance.now()
-    for (const { until, reject } of waiting) if (until <= now) reject(TOO_LATE)
-    for (const { until, reject } of [...inFlight].flat()) if (until <= now) reject(NO_ANSWER)
-    waiting = waiting.filter(({ until }) => until > now)
+    for (const { until, reject } of entries) if (until <= now) reject(reason)
   }
 
   /** The first items that fit in one batch. */
@@ -72,7 +75,9 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
 
   function flush() {
     scheduled = false
-    leave()
+    rejectLate(waiting, TOO_LATE)
+    const now = performance.now()
+    waiting = waiting.filter(({ until }) => until > now)
     while (waiting.length > 0 && inFlight.size < maxInFlight) void send(nextBatch())
   }
 

@@ -30,7 +30,7 @@ export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise
 export const gatherPages = <T>(db: Pool, list: (run: Run, asked: { after: string; limit: string }) => Promise<T[]>) =>
   gather<{ after: number; limit: number }, T>({
     maxInFlight: 2,
-    maxWeight: 1600,
+    maxWeight: 4000,
     weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
     run(pages, until) {
       const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
