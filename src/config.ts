@@ -6,7 +6,7 @@ import { LOG_LEVELS } from './http/log.ts'
 
 const integer = (minimum: number, maximum: number) => {
   const error = `must be a whole number from ${minimum} to ${maximum}`
-  return z.coerce.number(error).refine((n) => Number.isInteger(n) && n >= minimum && n <= maximum, error)
+  return z.string().regex(/^\d+$/, error).pipe(z.coerce.number<string>().min(minimum, error).max(maximum, error))
 }
 
 const GIB = 2 ** 30

@@ -29,14 +29,7 @@ export type ConnectionOptions = {
   onClose?: () => void
 }
 
-/** One connection to PostgreSQL. It never reconnects: its owner opens another. */
-export type Connection = {
-  sql: postgres.Sql
-  /** Waits for the running statement for at most `timeoutMs`, then closes. */
-  close(timeoutMs: number): Promise<void>
-  /** Cuts the connection at once. */
-  destroy(): void
-}
+export type Connection = Awaited<ReturnType<typeof connect>>
 
 const asText = (value: string) => value
 
@@ -44,10 +37,10 @@ const asText = (value: string) => value
 const types = { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: asText, parse: asText } }
 
 /**
- * Opens a connection and waits for its first answer.
+ * Opens a connection and waits for its first answer. It never reconnects: its owner opens another.
  * @throws DatabaseUnavailable with the reason, and the driver's error as its cause
  */
-export async function connect(options: ConnectionOptions): Promise<Connection> {
+export async function connect(options: ConnectionOptions) {
   const { address, onClose } = options
   let socket: Socket | undefined
   let timedOut = false
@@ -79,6 +72,7 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
       return Object.assign(socket, { host: address.host })
     },
   })
+  /** Cuts the connection at once. */
   const destroy = () => void socket?.destroy()
   const timer = setTimeout(() => {
     timedOut = true
@@ -94,7 +88,9 @@ export async function connect(options: ConnectionOptions): Promise<Connection> {
     clearTimeout(timer)
   }
   open = true
-  return { sql, destroy, close: (timeoutMs) => sql.end({ timeout: timeoutMs / 1000 }) }
+  /** Waits for the running statement for at most `timeoutMs`, then closes. */
+  const close = (timeoutMs: number) => sql.end({ timeout: timeoutMs / 1000 })
+  return { sql, close, destroy }
 }
 
 /**

@@ -41,18 +41,17 @@ export const gatherPages = <T>(db: Pool, list: (run: Run, asked: { after: string
 /** Inserts rows with one statement. One result for each row, in their order. */
 export type InsertRows<Row, Inserted> = (run: Run, rows: Row[]) => Promise<(Inserted | undefined)[]>
 
-export type InsertOptions<Row, Inserted> = {
-  /** Inserts all rows, or none where one conflicts (SQLSTATE 23505). */
-  insertAll: InsertRows<Row, Inserted>
-  /** Leaves out the rows that conflict: their results are undefined. */
-  insertOrSkip: InsertRows<Row, Inserted>
-}
-
 /**
  * Makes a function that inserts one row; rows that are asked for together share a statement, and so a commit. It answers
  * after the commit; with undefined if another row has one of its keys. A row that is refused fails alone.
+ * @param insertAll inserts all rows, or none where one conflicts (SQLSTATE 23505)
+ * @param insertOrSkip leaves out the rows that conflict: their results are undefined
  */
-export function gatherInserts<Row, Inserted>(db: Pool, { insertAll, insertOrSkip }: InsertOptions<Row, Inserted>) {
+export function gatherInserts<Row, Inserted>(
+  db: Pool,
+  insertAll: InsertRows<Row, Inserted>,
+  insertOrSkip: InsertRows<Row, Inserted>,
+) {
   let conflictsUntil = Number.NEGATIVE_INFINITY
   return gather<Row, Inserted | undefined>({
     maxInFlight: 2,

@@ -26,26 +26,7 @@ export type PoolOptions = {
   onChange?: OnChange
 }
 
-/** Connections to one PostgreSQL. Each carries one statement at a time. */
-export type Pool = {
-  /**
-   * Runs a statement until `until`, a time of performance.now(). What changes nothing is sent again if its
-   * connection is lost.
-   * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
-   * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
-   */
-  query(use: Use, text: string, parameters: readonly unknown[], until: number): Promise<Row[]>
-  /** Longest run of a statement, in ms. */
-  deadlineMs: number
-  /** Whether reads or writes are under way now. */
-  busy(): boolean
-  /** Why nothing can be asked now. */
-  failure(): DatabaseUnavailable | undefined
-  /** Resolves when the database has answered for the first time, however long that takes. */
-  opened: Promise<void>
-  /** Waits for running statements for at most `timeoutMs`, then closes every connection. */
-  close(timeoutMs: number): Promise<void>
-}
+export type Pool = ReturnType<typeof createPool>
 
 /** Runs a statement that `prepare` made, in a pool. */
 export const runner =
@@ -96,8 +77,11 @@ type Link = {
   since: number
 }
 
-/** Opens connections to `address` as they are needed, and closes what is idle, down to one. */
-export function createPool(options: PoolOptions): Pool {
+/**
+ * Connections to one PostgreSQL, each for one statement at a time. They are opened as they are needed, and closed when
+ * they are idle, down to one.
+ */
+export function createPool(options: PoolOptions) {
   const { connections, deadlineMs } = options
   const database = createAvailability(options.onChange)
   const maxWrites = connections - RESERVED_FOR_READS
@@ -285,6 +269,12 @@ export function createPool(options: PoolOptions): Pool {
     if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
   }
 
+  /**
+   * Runs a statement until `until`, a time of performance.now(). What changes nothing is sent again if its connection is
+   * lost.
+   * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
+   * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
+   */
   async function query(use: Use, text: string, parameters: readonly unknown[], until: number): Promise<Row[]> {
     checkParameters(parameters)
     const start = performance.now()
@@ -310,11 +300,16 @@ export function createPool(options: PoolOptions): Pool {
 
   return {
     query,
+    /** Longest run of a statement, in ms. */
     deadlineMs,
+    /** Whether reads or writes are under way now. */
     busy: () => running('read') + running('write') > 0,
+    /** Why nothing can be asked now. */
     failure: database.failure,
+    /** Resolves when the database has answered for the first time, however long that takes. */
     opened: opened.promise,
-    async close(timeoutMs) {
+    /** Waits for running statements for at most `timeoutMs`, then closes every connection. */
+    async close(timeoutMs: number) {
       closed = true
       clearInterval(ticker)
       for (const use of USES) rejectWaiting(use, STOPPING)

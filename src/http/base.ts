@@ -23,7 +23,7 @@ export type BaseOptions = {
 export const baseApp = ({ log, ready, stopping, deadlineMs, maxBodyBytes, maxRequests }: BaseOptions) =>
   new Hono<Env>()
     .use(requestLog(log))
-    .route('/', health({ ready, draining: () => stopping.aborted }))
+    .route('/', health({ ready, stopping }))
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests, deadlineMs))
 

@@ -6,14 +6,12 @@ import { unavailableProblem } from './problem.ts'
 /**
  * `/livez` for "restart me", `/readyz` for "send me requests": only the second asks the database, or its failure would
  * restart every pod.
- * @param ready resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable
- * @param draining whether this process is about to stop
  */
-export const health = ({ ready, draining }: { ready(): Promise<void>; draining(): boolean }) =>
+export const health = ({ ready, stopping }: { ready(): Promise<void>; stopping: AbortSignal }) =>
   new Hono<Env>()
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
-      if (draining()) throw unavailableProblem('This process is stopping.')
+      if (stopping.aborted) throw unavailableProblem('This process is stopping.')
       await ready()
       return json(c, { status: 'ok' }, 200)
     })

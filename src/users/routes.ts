@@ -16,8 +16,8 @@ const NOUN = 'user'
 
 /** The user, unless the store refused. */
 function done<T extends StoredUser>(result: T | Refusal): T {
-  if ('user' in result) return result
-  throw refusal(NOUN, result)
+  if ('outcome' in result) throw refusal(NOUN, result)
+  return result
 }
 
 /** The routes under `/users`. At most `maxStreams` streams of all users run at a time. */
@@ -36,26 +36,26 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .post('/', valid('json', NewUser), async (c) => {
       const body = c.req.valid('json')
       const idempotency = idempotencyOf(c, [body.username, body.email])
-      const { user, version } = done(await store.create({ ...body, ...idempotency }, c.get('until')))
+      const { version, ...user } = done(await store.create({ ...body, ...idempotency }, c.get('until')))
       return json(c, user, 201, { ...versionHeaders(version), Location: `/users/${user.id}` })
     })
 
     .get('/:id', valid('param', PathId), async (c) => {
-      const { user, version } = await present(c, c.req.valid('param').id)
+      const { version, ...user } = await present(c, c.req.valid('param').id)
       return answerPresent(c, NOUN, user, version)
     })
 
     .put('/:id', valid('param', PathId), valid('json', NewUser), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { user, version } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
+      const { version, ...user } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
       return json(c, user, 200, versionHeaders(version))
     })
 
     .patch('/:id', valid('param', PathId), valid('json', UserPatch, PATCH_MEDIA_TYPES), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { user, version } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
+      const { version, ...user } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
       return json(c, user, 200, versionHeaders(version))
     })
 

@@ -10,7 +10,7 @@ import type { NewUser, User, UserPatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
 /** A user and the version that its entity tag names: 1 at first, one more after each change. */
-export type StoredUser = { user: User; version: number }
+export type StoredUser = User & { version: number }
 type NewRow = NewUser & Idempotency
 /** One of the users that have this username or email; every user without them. */
 type Sought = { username?: string | undefined; email?: string | undefined }
@@ -21,13 +21,10 @@ const FIELDS = ['username', 'email'] as const
 
 const versionsText = (versions: Versions) => (versions ? arrayText(versions) : null)
 
-const toStored = ({ version, ...user }: User & { version: number }): StoredUser => ({ user, version })
-
 /** A user as it was just after its creation: so its first answer can be given again. */
-const asCreated = (id: number, { username, email }: NewUser, createdAt: string): StoredUser => ({
-  user: { id, username, email, createdAt, updatedAt: createdAt },
-  version: 1,
-})
+const asCreated = (id: number, { username, email }: NewUser, createdAt: string): StoredUser => {
+  return { id, username, email, createdAt, updatedAt: createdAt, version: 1 }
+}
 
 /** Inserts with one of two statements. Of rows with the same username only the first is sent. */
 const inserting = (statement: typeof statements.insertAll) => async (run: Run, rows: NewRow[]) => {
@@ -55,13 +52,10 @@ export function createUserStore(db: Pool) {
     const [columns] = await statements.getUsers(run, { ids })
     const versions = columns?.versions?.() ?? []
     const users = columns ? statements.usersOf(columns) : []
-    return new Map(users.map((user, row) => [user.id, { user, version: at(versions, row) }]))
+    return new Map(users.map((user, row) => [user.id, { ...user, version: at(versions, row) }]))
   })
   const getPage = gatherPages(db, statements.listPages)
-  const insert = gatherInserts(db, {
-    insertAll: inserting(statements.insertAll),
-    insertOrSkip: inserting(statements.insertOrSkip),
-  })
+  const insert = gatherInserts(db, inserting(statements.insertAll), inserting(statements.insertOrSkip))
 
   /** Why a change met no row. */
   async function missed(id: number, versions: Versions, until: number): Promise<Refusal> {
@@ -123,7 +117,7 @@ export function createUserStore(db: Pool) {
       try {
         const values = { id, username, email, versions: versionsText(versions) }
         const [row] = await runExclusive(id, () => statements.updateUser(runner(db, 'write', until), values))
-        return row ? toStored(row) : await missed(id, versions, until)
+        return row ?? (await missed(id, versions, until))
       } catch (error) {
         if (!isUniqueViolation(error)) throw error
         const refused = conflict(await findRivals({ id, username, email, key: null }, until))

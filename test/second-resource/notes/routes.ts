@@ -15,8 +15,8 @@ import type { NoteStore, StoredNote } from './store.ts'
 const NOUN = 'note'
 
 function done<T extends StoredNote>(result: T | Refusal): T {
-  if ('note' in result) return result
-  throw refusal(NOUN, result)
+  if ('outcome' in result) throw refusal(NOUN, result)
+  return result
 }
 
 /** The routes under `/notes`. */
@@ -33,23 +33,23 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
     .post('/', valid('json', NoteInput), async (c) => {
       const body = c.req.valid('json')
       const idempotency = idempotencyOf(c, [body.userId, body.text])
-      const { note, version } = done(await store.create({ ...body, ...idempotency }, c.get('until')))
+      const { version, ...note } = done(await store.create({ ...body, ...idempotency }, c.get('until')))
       return json(c, note, 201, { ...versionHeaders(version), Location: `/notes/${note.id}` })
     })
     .get('/:id', valid('param', PathId), async (c) => {
-      const { note, version } = await present(c, c.req.valid('param').id)
+      const { version, ...note } = await present(c, c.req.valid('param').id)
       return answerPresent(c, NOUN, note, version)
     })
     .put('/:id', valid('param', PathId), valid('json', NoteInput), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { note, version } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
+      const { version, ...note } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
       return json(c, note, 200, versionHeaders(version))
     })
     .patch('/:id', valid('param', PathId), valid('json', NotePatch, PATCH_MEDIA_TYPES), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { note, version } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
+      const { version, ...note } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
       return json(c, note, 200, versionHeaders(version))
     })
     .delete('/:id', valid('param', PathId), async (c) => {

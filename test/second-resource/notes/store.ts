@@ -8,17 +8,15 @@ import { atVersion, type Idempotency, type Refusal, type Versions } from '../../
 import type { Note, NoteInput, NotePatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
-export type StoredNote = { note: Note; version: number }
+export type StoredNote = Note & { version: number }
 type NewRow = NoteInput & Idempotency
 
 export type NoteStore = ReturnType<typeof createNoteStore>
 
 const NO_USER: Refusal = { outcome: 'reference-missing', field: 'userId' }
 const versionsText = (versions: Versions) => (versions ? arrayText(versions) : null)
-const toStored = ({ version, ...note }: Note & { version: number }): StoredNote => ({ note, version })
 const asCreated = (id: number, { userId, text }: NoteInput, createdAt: string): StoredNote => ({
-  note: { id, userId, text, createdAt, updatedAt: createdAt },
-  version: 1,
+  ...{ id, userId, text, createdAt, updatedAt: createdAt, version: 1 },
 })
 
 /**
@@ -46,13 +44,10 @@ export function createNoteStore(db: Pool) {
     const [columns] = await statements.getNotes(run, { ids })
     const versions = columns?.versions?.() ?? []
     const notes = columns ? statements.notesOf(columns) : []
-    return new Map(notes.map((note, row) => [note.id, { note, version: at(versions, row) }]))
+    return new Map(notes.map((note, row) => [note.id, { ...note, version: at(versions, row) }]))
   })
   const getPage = gatherPages(db, statements.listPages)
-  const insert = gatherInserts(db, {
-    insertAll: inserting(statements.insertAll),
-    insertOrSkip: inserting(statements.insertOrSkip),
-  })
+  const insert = gatherInserts(db, inserting(statements.insertAll), inserting(statements.insertOrSkip))
 
   const missed = async (id: number, versions: Versions, until: number): Promise<Refusal> => ({
     outcome: versions && (await get(id, until)) ? 'stale' : 'missing',
@@ -83,7 +78,7 @@ export function createNoteStore(db: Pool) {
       try {
         const values = { id, userId, text, versions: versionsText(versions) }
         const [row] = await runExclusive(id, () => statements.updateNote(runner(db, 'write', until), values))
-        return row ? toStored(row) : await missed(id, versions, until)
+        return row ?? (await missed(id, versions, until))
       } catch (error) {
         if (!isForeignKeyViolation(error)) throw error
         return NO_USER
