@@ -13,7 +13,7 @@ WORKDIR /app
 COPY package.json ./
 COPY dev/warm.ts ./dev/
 COPY --from=build --chown=65532:65532 /app/dist ./dist
-RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "dev/warm.ts"]
+RUN ["/nodejs/bin/node", "--max-semi-space-size=8", "--max-old-space-size=384", "dev/warm.ts"]
 
 FROM gcr.io/distroless/nodejs24-debian13:nonroot
 LABEL org.opencontainers.image.title="users-api" \
@@ -27,7 +27,8 @@ COPY drizzle ./drizzle
 COPY --from=cache /app/dist ./dist
 USER 65532:65532
 EXPOSE 3000
-# V8 lets the memory for young objects grow to 96 MB. A quarter of that serves as many requests with 100 MB less.
+# V8 lets the memory for young objects grow to 96 MB: a quarter of that serves as many requests. Where it may use gigabytes it
+# lets garbage lie: with a bound it holds 60 MB less under load. The bound leaves room for buffers below the limit of the pod.
 # There is no shell. Arguments choose what it does: serve, migrate or ensure-secret.
-ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=8", "dist/main.js"]
+ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=8", "--max-old-space-size=384", "dist/main.js"]
 CMD ["serve"]

@@ -5,7 +5,7 @@ import { arrayText, type Run } from './statement.ts'
 import { isConstraintViolation, isHeldRow, isUniqueViolation } from './unavailable.ts'
 
 /** Rows that a statement of a stream reads. */
-const STREAM_BATCH = 100
+const STREAM_BATCH = 50
 /** How long a stream rests while others wait, as a multiple of the time that its last statement took. */
 const STREAM_REST = 9
 /** Short of any time-out of its client. */
