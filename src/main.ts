@@ -5,7 +5,7 @@ import { createApp } from './app.ts'
 import { ConfigError, parseConfig, settings } from './config.ts'
 import { createPool } from './db/pool.ts'
 import { createReadiness } from './db/readiness.ts'
-import { createLog } from './http/log.ts'
+import { createLog, endOutput, openOutput } from './http/log.ts'
 import { startServer } from './server.ts'
 import { createUserStore } from './users/store.ts'
 import { users } from './users/table.ts'
@@ -34,7 +34,8 @@ async function serve() {
   const stopping = controller.signal
   const stopped = once(stopping, 'abort')
   onStopSignal((name) => (stopping.aborted ? process.exit(1) : controller.abort(name)))
-  const log = createLog(config.LOG_LEVEL)
+  const output = openOutput()
+  const log = createLog(config.LOG_LEVEL, output)
   const database = createPool({
     ...config.database,
     applicationName: 'users-api',
@@ -60,6 +61,7 @@ async function serve() {
   await server?.stop()
   await database.close(Math.max(0, until - performance.now()))
   log.info('stopped')
+  await endOutput(output)
 }
 
 async function migrate() {
