@@ -1,105 +1,136 @@
-import { once } from 'node:events'
-import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
-import { join } from 'node:path'
-import { beforeEach, expect, test } from 'vitest'
-import { createTestDatabase } from '../test/database.ts'
-import { copyProject, type Running, run } from '../test/process.ts'
-import { freePort } from './postgres.ts'
+import { execFileSync } from 'node:child_process'
+import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { type Clone, isAlive, makeClone, nothingLeft, postgresOf, served, startedBy } from '../test/clone.ts'
 
-let folder: string
-beforeEach(() => {
-  folder = copyProject()
-})
+const HEALTH = 'src/http/health.ts'
+const ALICE = { username: 'Alice', email: 'alice@example.com' }
 
-const dev = (env: Record<string, string>) => run(process.execPath, [join(folder, 'dev/dev.ts')], env)
-const dataOf = async (running: Running) => (await running.printed(/Data +(\S+)/))[1] as string
-const alive = (pid: number) => {
-  try {
-    return process.kill(pid, 0)
-  } catch {
-    return false
-  }
+/** Makes the answer of /livez say `status`. */
+const saying = (clone: Clone, status: string) =>
+  readFileSync(clone.path(HEALTH), 'utf8').replaceAll(/status: '\w+'/g, `status: '${status}'`)
+
+/** Writes as Vim, JetBrains' editors and git do: another file takes the place of the old one. */
+function replace(file: string, text: string) {
+  writeFileSync(`${file}.new`, text)
+  renameSync(`${file}.new`, file)
 }
 
-test('serves with data that survives a restart, starts again when a source is mended, and leaves nothing running', async () => {
-  const port = String(await freePort())
-  const users = `http://localhost:${port}/users`
-  const first = dev({ PORT: port })
-  const data = await dataOf(first)
-  await first.printed(/"msg":"listening"/)
-  expect(first.output()).toContain(`curl -X POST ${users} -H "Content-Type: application/json" -d '{"username": "Alice"`)
-  const body = JSON.stringify({ username: 'Alice', email: 'alice@example.com' })
-  const created = await fetch(users, { method: 'POST', headers: { 'content-type': 'application/json' }, body })
-  expect(created.status).toBe(201)
+const livez = async (origin: string) => {
+  const answer = await fetch(`${origin}/livez`).catch(() => undefined)
+  return (await answer?.json()) as unknown
+}
 
-  const file = join(folder, 'src/http/health.ts')
-  const source = readFileSync(file, 'utf8')
-  writeFileSync(file, `${source} nonsense here`)
-  await first.printed(/SyntaxError/)
-  writeFileSync(file, source.replaceAll("status: 'ok'", "status: 'changed'"))
-  await first.printed(/("msg":"listening"[\s\S]*){2}/)
-  expect(await (await fetch(`http://localhost:${port}/livez`)).json()).toEqual({ status: 'changed' })
+test('serves data that survives a restart, and every save reloads, also of a mistake that is mended', async () => {
+  const clone = await makeClone()
+  execFileSync('git', ['init', '--quiet'], { cwd: clone.folder })
+  const git = (...args: string[]) =>
+    execFileSync('git', ['-c', 'user.name=t', '-c', 'user.email=t@t', '-c', `safe.directory=*`, ...args], {
+      cwd: clone.folder,
+      stdio: 'pipe',
+    })
+  git('add', 'src', 'drizzle')
+  git('commit', '--quiet', '--message', 'one')
+  writeFileSync(clone.path(HEALTH), saying(clone, 'switched'))
+  git('commit', '--quiet', '--all', '--message', 'two')
+  git('switch', '--quiet', '--detach', 'HEAD~1')
 
-  const postgres = Number(readFileSync(join(data, 'postmaster.pid'), 'utf8').split('\n')[0])
-  expect(alive(postgres)).toBe(true)
-  first.process.kill('SIGINT')
+  const first = clone.dev()
+  const { origin } = first
+  await served(first)
+  expect(first.stdout()).toContain(`Data        ${clone.data}`)
+  expect(first.stdout()).toContain(`curl ${origin}/users`)
+  const init = { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(ALICE) }
+  expect((await fetch(`${origin}/users`, init)).status).toBe(201)
+
+  const file = clone.path(HEALTH)
+  const good = readFileSync(file, 'utf8')
+  for (const status of ['renamed', 'again']) {
+    replace(file, saying(clone, status))
+    await expect.poll(() => livez(origin)).toEqual({ status })
+  }
+  execFileSync('sed', ['-i.bak', "s/'again'/'edited'/", file])
+  await expect.poll(() => livez(origin)).toEqual({ status: 'edited' })
+  replace(file, `${good} nonsense here`)
+  await first.printed(/The API has ended \(exit code 1\)\. It starts again when a source is saved\./)
+  replace(file, good)
+  await expect.poll(() => livez(origin)).toEqual({ status: 'ok' })
+  rmSync(`${file}.bak`)
+  git('switch', '--quiet', '--detach', 'HEAD@{1}')
+  await expect.poll(() => livez(origin)).toEqual({ status: 'switched' })
+
+  const pid = postgresOf(clone.data)
+  process.kill(startedBy(pid), 'SIGINT')
   expect(await first.exited).toBe(0)
-  expect(alive(postgres)).toBe(false)
-  await expect(fetch(users)).rejects.toThrow()
+  expect(isAlive(pid)).toBe(false)
+  await nothingLeft(pid, origin)
 
-  const second = dev({ PORT: port })
-  await second.printed(/"msg":"listening"/)
-  expect(await (await fetch(users)).json()).toMatchObject({ users: [{ username: 'Alice' }] })
+  const second = clone.dev()
+  await served(second)
+  expect(await (await fetch(`${origin}/users`)).json()).toMatchObject({ users: [{ username: 'Alice' }] })
   second.process.kill('SIGTERM')
-  expect(await second.exited).toBe(0)
-
-  writeFileSync(join(data, 'PG_VERSION'), '17\n')
-  const third = dev({ PORT: port })
-  expect(await third.exited).toBe(1)
-  expect(third.stderr()).toMatch(/^The data in .* is from PostgreSQL 17, and this is 18: .*\n$/)
-  expect(existsSync(join(data, 'postmaster.pid'))).toBe(false)
-  rmSync(data, { recursive: true, force: true })
+  await second.exited
+  await expect.poll(() => existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
 })
 
-test('a port that is taken is one sentence, and nothing is left running', async () => {
-  const other = createServer().listen(0)
-  await once(other, 'listening')
-  const { port } = other.address() as { port: number }
-  const refused = dev({ PORT: String(port) })
-  expect(await refused.exited).toBe(1)
-  expect(refused.stderr()).toMatch(new RegExp(`^Port ${port} is taken: .*\n$`))
-  expect(existsSync(join(folder, '.data'))).toBe(false)
-  other.close()
+test('a migration that is generated meanwhile is applied; without it, later, the way on is said, and works', async () => {
+  const clone = await makeClone()
+  const dev = clone.dev()
+  await served(dev)
+  const journal = clone.path('drizzle/meta/_journal.json')
+  const before = readFileSync(journal, 'utf8')
+  const { entries, ...rest } = JSON.parse(before)
+  const entry = { ...entries[0], idx: 1, when: entries[0].when + 1, tag: '0001_more' }
+  replace(journal, JSON.stringify({ ...rest, entries: [...entries, entry] }))
+  await dev.printed(/The migrations could not be applied\..*\nIt tries again/)
+  writeFileSync(clone.path('drizzle/0001_more.sql'), 'create table more (id int);')
+  await dev.printed(/Migrations applied: 1\.[\s\S]*Migrations applied: 1\.[\s\S]*listening/)
+
+  replace(journal, before)
+  await dev.printed(/newer than the code/)
+  await dev.printed(/npm run dev -- --reset\nIt tries again[\s\S]*npm run dev -- --reset\nIt tries again/)
+  dev.process.kill('SIGTERM')
+  await dev.exited
+  await expect.poll(() => existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
+
+  const reset = clone.dev(['--reset'])
+  await served(reset)
+  expect(await (await fetch(`${reset.origin}/users`)).json()).toMatchObject({ users: [] })
+  const migrate = clone.run('npm', ['run', 'db:migrate'])
+  expect(await migrate.exited).toBe(0)
+  expect(migrate.stdout()).toContain(clone.data)
+  expect(migrate.stdout()).toContain('The database is up to date.')
 })
 
-test('a setting that is wrong is one sentence and exit code 2', async () => {
-  const wrong = dev({ PORT: 'abc' })
-  expect(await wrong.exited).toBe(2)
-  expect(wrong.stderr()).toMatch(/^PORT must be .*\n$/)
+test.each(['SIGKILL', 'SIGHUP', 'SIGQUIT'] as const)('%s leaves nothing behind', async (signal) => {
+  const clone = await makeClone()
+  const dev = clone.dev()
+  await served(dev)
+  const pid = postgresOf(clone.data)
+  process.kill(startedBy(pid), signal)
+  await dev.exited
+  await nothingLeft(pid, dev.origin)
+  expect(existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
 })
 
-test('npm run dev reads .env, and ends everything when npm gets a SIGTERM', async () => {
-  const port = await freePort()
-  writeFileSync(join(folder, '.env'), `PORT=${port}\n`)
-  const npm = run('npm', ['--prefix', folder, 'run', 'dev'])
-  const data = await dataOf(npm)
-  await npm.printed(new RegExp(`"port":${port},"msg":"listening"`))
-  npm.process.kill('SIGTERM')
-  await expect.poll(() => existsSync(join(data, 'postmaster.pid')), { timeout: 30_000 }).toBe(false)
-  await npm.exited
-  await expect(fetch(`http://localhost:${port}/livez`)).rejects.toThrow()
-  rmSync(data, { recursive: true, force: true })
+test('a reader of the output that goes away leaves nothing behind', async () => {
+  const clone = await makeClone()
+  const head = clone.run('sh', ['-c', 'npm run dev | head -7'], { PORT: String(clone.port) })
+  const pid = await expect
+    .poll(() => existsSync(`${clone.data}/postmaster.pid`))
+    .toBe(true)
+    .then(() => postgresOf(clone.data))
+  expect(await head.exited).toBe(0)
+  await nothingLeft(pid, `http://localhost:${clone.port}`)
 })
 
-test('uses DATABASE_URL instead where it is set', async () => {
-  const database = await createTestDatabase({ empty: true })
-  const port = String(await freePort())
-  const running = dev({ PORT: port, DATABASE_URL: database.url })
-  await running.printed(/"msg":"listening"/)
-  expect((await fetch(`http://localhost:${port}/readyz`)).status).toBe(200)
-  expect(existsSync(join(folder, '.data'))).toBe(false)
-  running.process.kill('SIGINT')
-  expect(await running.exited).toBe(0)
-  await database.drop()
+test('PostgreSQL that ends is told, and ends the rest with exit code 1', async () => {
+  const clone = await makeClone()
+  const dev = clone.dev()
+  await served(dev)
+  const pid = postgresOf(clone.data)
+  process.kill(pid, 'SIGKILL')
+  expect(await dev.exited).toBe(1)
+  expect(dev.stderr()).toContain('PostgreSQL has ended (SIGKILL)')
+  await nothingLeft(pid, dev.origin)
 })

@@ -1,94 +1,226 @@
 // `npm run dev`: PostgreSQL, its migrations, and the API that starts again when a source changes.
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync } from 'node:fs'
 import { createServer } from 'node:net'
-import { fileURLToPath } from 'node:url'
-import { ConfigError, parseConfig } from '../src/config.ts'
-import { DevError, freePort, startPostgres } from './postgres.ts'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { type Config, parseConfig } from '../src/config.ts'
+import { dataFolder, removeData } from './data.ts'
+import { type Environment, readEnvironment } from './environment.ts'
+import { describe, isForeign } from './foreign.ts'
+import { aloud, DevError, exitCode, say } from './messages.ts'
+import { freePort, startPostgres } from './postgres.ts'
+import { endChild, isRunning } from './processes.ts'
+import { answers, applyMigrations, ROOT, startService } from './service.ts'
+import { watchSources } from './sources.ts'
 
-const ROOT = fileURLToPath(new URL('..', import.meta.url))
+const USAGE = `Usage: npm run dev [-- OPTIONS]
+
+  --reset    first delete the data of this clone, and start with an empty database
+  --migrate  bring a database of your own to the migrations, although it has tables of something else
+`
 const PARENT_INTERVAL_MS = 500
+const LISTENING_INTERVAL_MS = 50
+/** How long the API has to end, beyond DRAIN_DELAY_MS. */
+const GRACE_MS = 3000
 
-const say = (text: string) => process.stdout.write(`${text}\n`)
-
-/** One signal ends everything; it must not reach the children by way of the terminal, so they have groups of their own. */
+/** Aborted when all is to end; with a DevError as its reason if that is a failure. */
 const stopping = new AbortController()
-for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => stopping.abort())
-// npm hands a SIGTERM to its shell, which ends and tells nobody: that it has gone is all that can be seen of it.
-const parent = process.ppid
-if (process.env.npm_lifecycle_event) {
-  setInterval(() => process.ppid !== parent && stopping.abort(), PARENT_INTERVAL_MS).unref()
+
+function stopOnSignals() {
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) process.on(name, () => stopping.abort())
+  // Whoever read the output, or the terminal, is gone.
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => stopping.abort())
+  // npm hands a SIGTERM to its shell, which ends and tells nobody: that it has gone is all that can be seen of it.
+  const parent = process.ppid
+  if (process.env.npm_lifecycle_event) {
+    setInterval(() => process.ppid !== parent && stopping.abort(), PARENT_INTERVAL_MS).unref()
+  }
 }
 
+function readOptions(args: string[]) {
+  try {
+    return parseArgs({ args, options: { reset: { type: 'boolean' }, migrate: { type: 'boolean' } } }).values
+  } catch (error) {
+    throw new DevError(`${error instanceof Error ? error.message : error}\n\n${USAGE}`)
+  }
+}
+
+/** The host under which this machine reaches what listens on `host`. */
+function reachableHost(host: string | undefined): string {
+  if (!host || host === '::') return 'localhost'
+  return host === '0.0.0.0' ? '127.0.0.1' : host
+}
+
+/** @throws DevError with the reason why the API cannot listen there */
 async function assertFree(port: number, host: string | undefined) {
+  const taken = `Port ${port} is taken: stop what uses it, or choose another: PORT=${port + 1} npm run dev`
+  // Some systems let two programs have the same port at different addresses.
+  if (await answers(reachableHost(host), port)) throw new DevError(taken)
   const probe = createServer().listen(port, host)
   try {
     await once(probe, 'listening')
-  } catch {
-    throw new DevError(`Port ${port} is taken: stop what uses it, or choose another: PORT=3001 npm run dev`)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error)) throw error
+    if (error.code === 'EADDRINUSE') throw new DevError(taken)
+    throw new DevError(`The API cannot listen with PORT=${port} and HOST=${host ?? ''}: ${error.message}`)
   }
   probe.close()
   await once(probe, 'close')
 }
 
-const start = (args: string[], env: NodeJS.ProcessEnv) =>
-  spawn(process.execPath, args, { cwd: ROOT, env, stdio: 'inherit', detached: true })
-
-async function end(child: ChildProcess) {
-  if (child.exitCode !== null || child.signalCode !== null) return
-  const exited = once(child, 'exit')
-  child.kill('SIGTERM')
-  await exited
+type Database = {
+  /** undefined for one of the person's own, which the environment names already. */
+  url: string | undefined
+  /** The lines of the banner. */
+  lines: string
+  stop(): Promise<void>
 }
 
-/** Serves until `stopping`; Node starts the API again when a source that it has loaded changes, or is mended. */
-async function serve(env: NodeJS.ProcessEnv) {
-  const api = start(['--watch', '--watch-preserve-output', 'src/main.ts'], env)
-  if (!stopping.signal.aborted) await once(stopping.signal, 'abort')
-  await end(api)
+/** Starts the database of this clone, or asks whether one of the person's own may be used. */
+async function openDatabase({ database }: Environment, config: Config, args: { reset?: boolean; migrate?: boolean }) {
+  if (database === undefined) return await startOwn(args.reset ?? false)
+  if (args.reset) throw new DevError(`--reset is for the database of this clone, and ${database} names another.`)
+  const { address } = config.database
+  if (!args.migrate && (await isForeign(address, config.migrate.waitMs, say, stopping.signal))) {
+    throw new DevError(
+      `The database ${describe(address)} (${database}) has tables of something else. To add ours: npm run dev -- --migrate`,
+    )
+  }
+  return { url: undefined, lines: `Database    ${describe(address)} (${database})`, stop: async () => {} }
 }
 
-async function dev() {
-  if (existsSync('.env')) process.loadEnvFile()
-  const { PORT, HOST } = parseConfig(process.env)
-  const port = PORT || (await freePort())
-  await assertFree(port, HOST)
-  const own = process.env.DATABASE_URL ? undefined : await startPostgres({ dataDir: `${ROOT}.data/postgres` })
-  try {
-    const env = {
-      ...process.env,
-      DATABASE_URL: process.env.DATABASE_URL || own?.url,
-      PORT: String(port),
-      DRAIN_DELAY_MS: process.env.DRAIN_DELAY_MS || '0',
-    }
-    const migrating = start(['src/main.ts', 'migrate'], env)
-    stopping.signal.addEventListener('abort', () => migrating.kill('SIGTERM'))
-    const [code] = await once(migrating, 'exit')
-    if (stopping.signal.aborted) return
-    if (code !== 0) throw new DevError('The migrations could not be applied.')
-    say(`
-  Users API   http://localhost:${port}/users
-  OpenAPI     http://localhost:${port}/openapi.json
-  Database    ${env.DATABASE_URL}${own ? `\n  Data        ${own.dataDir}` : ''}
-
-  Try it:     curl -X POST http://localhost:${port}/users -H "Content-Type: application/json" -d '{"username": "Alice", "email": "alice@example.com"}'
-              curl http://localhost:${port}/users
-
-  Sources are watched. Ctrl-C stops everything.
-`)
-    own?.process.once('exit', () => stopping.abort())
-    await serve(env)
-  } finally {
-    await own?.stop()
+async function startOwn(reset: boolean): Promise<Database> {
+  const dataDir = dataFolder()
+  if (reset) removeData(dataDir)
+  const { url, process: server, log, stop } = await startPostgres({ dataDir, say })
+  const fail = (code: number | null, signal: NodeJS.Signals | null) => {
+    const last = log().split('\n').at(-1)
+    stopping.abort(new DevError(`PostgreSQL has ended (${signal ?? `exit code ${code}`}): ${last}`))
+  }
+  server.once('exit', fail)
+  return {
+    url,
+    lines: `Database    ${url}\n  Data        ${dataDir}`,
+    async stop() {
+      server.off('exit', fail)
+      await stop()
+    },
   }
 }
 
-await dev().then(
-  () => process.exit(0),
-  (error) => {
-    const expected = error instanceof DevError || error instanceof ConfigError
-    process.stderr.write(`${expected ? error.message : error?.stack}\n`)
-    process.exit(error instanceof ConfigError ? 2 : 1)
-  },
-)
+const banner = (origin: string, database: string) => `
+  Users API   ${origin}/users
+  OpenAPI     ${origin}/openapi.json
+  ${database}
+
+  Try it:     curl -X POST ${origin}/users -H "Content-Type: application/json" -d '{"username": "Alice", "email": "alice@example.com"}'
+              curl ${origin}/users
+
+  Sources are watched. Ctrl-C stops everything.
+`
+
+/** Starts the API. It ends by itself when a source is wrong. */
+function startApi(env: NodeJS.ProcessEnv): ChildProcess {
+  const api = startService('serve', env)
+  api.once('exit', (code, signal) => {
+    if (api.killed) return
+    say(`The API has ended (${signal ?? `exit code ${code}`}). It starts again when a source is saved.`)
+  })
+  return api
+}
+
+/** Calls `then` when the API listens, if it lives to do so. */
+async function whenListening(api: ChildProcess, host: string, port: number, then: () => void) {
+  while (isRunning(api)) {
+    if (await answers(host, port)) return then()
+    await sleep(LISTENING_INTERVAL_MS)
+  }
+}
+
+/** Serves until `stopping`: ends the API at each change of a source, and starts it again. */
+async function serve(env: NodeJS.ProcessEnv, own: boolean, graceMs: number, greet: (api: ChildProcess) => void) {
+  const nextChange = watchSources(ROOT)
+  let migrated = true
+  for (;;) {
+    const api = migrated ? startApi(env) : undefined
+    if (api) greet(api)
+    const changed = await nextSource(nextChange).catch((error) => {
+      if (stopping.signal.aborted) return []
+      throw error
+    })
+    const sentence = () => 'Waiting for requests that are not answered yet.'
+    if (api) await aloud(say, sentence, endChild(api, 'SIGTERM', graceMs))
+    if (stopping.signal.aborted) return
+    say(`Changed: ${changed.join(', ')}`)
+    if (!migrated || changed.some((name) => name.startsWith('drizzle'))) migrated = await tryMigrations(env, own)
+  }
+}
+
+/** The next files of the API that were changed; none when all is to end. */
+async function nextSource(nextChange: ReturnType<typeof watchSources>): Promise<string[]> {
+  while (!stopping.signal.aborted) {
+    const changed = await nextChange(stopping.signal)
+    if (changed.includes('.env')) say('.env has changed: stop `npm run dev` and start it again to use it.')
+    const sources = changed.filter((name) => name !== '.env')
+    if (sources.length > 0) return sources
+  }
+  return []
+}
+
+async function tryMigrations(env: NodeJS.ProcessEnv, own: boolean): Promise<boolean> {
+  try {
+    await applyMigrations(env, own, stopping.signal)
+    return true
+  } catch (error) {
+    if (!(error instanceof DevError)) throw error
+    say(`${error.message}\nIt tries again when a file is saved.`)
+    return false
+  }
+}
+
+async function dev(args: string[]) {
+  const options = readOptions(args)
+  stopOnSignals()
+  const environment = readEnvironment()
+  const config = parseConfig(environment.env)
+  const { HOST: host, DRAIN_DELAY_MS: drainDelayMs } = config
+  const port = config.PORT || (await freePort())
+  await assertFree(port, host)
+  const database = await openDatabase(environment, config, options)
+  try {
+    const env = {
+      ...environment.env,
+      PORT: String(port),
+      DRAIN_DELAY_MS: environment.env.DRAIN_DELAY_MS || '0',
+      ...(database.url !== undefined && { DATABASE_URL: database.url }),
+    }
+    const own = database.url !== undefined
+    await applyMigrations(env, own, stopping.signal)
+    if (stopping.signal.aborted) return
+    const reachable = reachableHost(host)
+    const origin = `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
+    let greeted = false
+    await serve(env, own, GRACE_MS + (environment.env.DRAIN_DELAY_MS ? drainDelayMs : 0), (api) => {
+      if (greeted) return
+      void whenListening(api, reachable, port, () => {
+        greeted = true
+        say(banner(origin, database.lines))
+      })
+    })
+  } finally {
+    await aloud(say, () => 'Waiting for PostgreSQL to stop.', database.stop())
+  }
+}
+
+/** Runs until a signal, or until something fails. @returns the exit code */
+export const main = (args: string[]) =>
+  exitCode(async () => {
+    try {
+      await dev(args)
+    } catch (error) {
+      // What was under way when all was to end.
+      if (!stopping.signal.aborted) throw error
+    }
+    if (stopping.signal.reason instanceof DevError) throw stopping.signal.reason
+  })

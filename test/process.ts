@@ -30,9 +30,17 @@ function environment(env: Record<string, string>) {
   return { ...rest, NODE_ENV: 'production', ...env }
 }
 
-/** Runs a program in the project's folder, for a test; `exited` must be waited for. */
-export function run(command: string, args: string[], env: Record<string, string> = {}): Running {
-  const child = spawn(command, args, { cwd: ROOT, env: environment(env), stdio: ['ignore', 'pipe', 'pipe'] })
+/** Where a program runs and as whom, if not in the project's folder as this user. */
+export type RunOptions = { cwd?: string; uid?: number; gid?: number }
+
+/** Runs a program for a test; `exited` must be waited for. */
+export function run(command: string, args: string[], env: Record<string, string> = {}, options: RunOptions = {}) {
+  const child = spawn(command, args, {
+    cwd: ROOT,
+    env: environment(env),
+    ...options,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
   // Where the test failed before it ended.
   onTestFinished(() => void child.kill())
   let [stdout, stderr] = ['', '']
@@ -52,7 +60,7 @@ export function run(command: string, args: string[], env: Record<string, string>
     stdout: () => stdout,
     stderr: () => stderr,
     exited,
-    async printed(pattern) {
+    async printed(pattern: RegExp) {
       const { promise, resolve, reject } = Promise.withResolvers<RegExpExecArray>()
       const look = () => {
         const match = pattern.exec(output())
@@ -71,7 +79,7 @@ export function run(command: string, args: string[], env: Record<string, string>
         for (const stream of streams) stream.off('data', look)
       }
     },
-  }
+  } satisfies Running
 }
 
 /** Runs `node src/main.ts` with these words. */

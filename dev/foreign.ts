@@ -1,0 +1,56 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import { readMigrationFiles } from 'drizzle-orm/migrator'
+import postgres from 'postgres'
+import type { Address } from '../src/db/address.ts'
+import { aloud, DevError, type Say } from './messages.ts'
+
+const MIGRATIONS = fileURLToPath(new URL('../drizzle', import.meta.url))
+
+const RETRY_MS = 500
+const CONNECT_TIMEOUT_S = 5
+/** SQLSTATE of a PostgreSQL that is still starting. */
+const CANNOT_CONNECT_NOW = '57P03'
+
+/** What a person is told of where the database is: everything but the password. */
+export const describe = ({ host, port, database, user }: Address) => `postgres://${user}@${host}:${port}/${database}`
+
+/**
+ * Waits up to `waitMs` for the database, and says so.
+ * @returns whether it has tables, and none of our migrations: it belongs to something else then
+ * @throws DevError when it cannot be used; an AbortError when `signal` is aborted
+ */
+export async function isForeign(address: Address, waitMs: number, say: Say, signal: AbortSignal): Promise<boolean> {
+  const until = performance.now() + waitMs
+  let told = ''
+  for (;;) {
+    try {
+      return await aloud(say, () => `Waiting for an answer of ${describe(address)}.`, hasForeignTables(address))
+    } catch (error) {
+      const reason = error instanceof Error ? error.message : String(error)
+      const sentence = `The database ${describe(address)} cannot be used: ${reason}.`
+      const starting = !(error instanceof postgres.PostgresError) || error.code === CANNOT_CONNECT_NOW
+      if (!starting || performance.now() > until) throw new DevError(sentence)
+      if (told !== reason) say(`${sentence} Trying again for up to ${Math.round(waitMs / 1000)} s.`)
+      told = reason
+      await sleep(RETRY_MS, undefined, { signal })
+    }
+  }
+}
+
+async function hasForeignTables(address: Address): Promise<boolean> {
+  const ssl = address.ssl === 'disable' ? false : address.ssl
+  const sql = postgres({ ...address, ssl, max: 1, connect_timeout: CONNECT_TIMEOUT_S, onnotice: () => {} })
+  try {
+    const [found] = await sql`
+      select exists (select from pg_tables where schemaname not in ('pg_catalog', 'information_schema', 'drizzle')) as tables,
+        to_regclass('drizzle.__drizzle_migrations') is not null as migrations`
+    if (!found?.tables) return false
+    if (!found.migrations) return true
+    const ours = readMigrationFiles({ migrationsFolder: MIGRATIONS }).map(({ folderMillis }) => folderMillis)
+    const rows = await sql`select created_at from drizzle.__drizzle_migrations`
+    return !rows.some(({ created_at }) => ours.includes(Number(created_at)))
+  } finally {
+    await sql.end({ timeout: 1 })
+  }
+}
