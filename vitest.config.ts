@@ -1,5 +1,9 @@
 import { defineConfig } from 'vitest/config'
 
+// What the shell has set for other programs is kept from the tests and from what they start.
+const FOREIGN = /^(PG[A-Z]+|FORCE_COLOR|NO_COLOR|NODE_OPTIONS|NODE_USE_ENV_PROXY|(https?|all|no)_proxy)$/i
+for (const name of Object.keys(process.env)) if (FOREIGN.test(name)) delete process.env[name]
+
 export default defineConfig({
   test: {
     include: ['{src,dev,bench,.github,test/service}/**/*.test.ts', 'test/*.test.ts', 'test/second-resource/*.test.ts'],
