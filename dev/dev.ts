@@ -54,19 +54,19 @@ function reachableHost(host: string | undefined): string {
 
 /** @throws DevError with the reason why the API cannot listen there */
 async function assertFree(port: number, host: string | undefined) {
-  const taken = `Port ${port} is taken: stop what uses it, or choose another: PORT=${port + 1} npm run dev`
-  // Some systems let two programs have the same port at different addresses.
-  if (await answers(reachableHost(host), port)) throw new DevError(taken)
+  const taken = new DevError(`Port ${port} is taken: stop what uses it. PORT=0 npm run dev picks one that is free.`)
   const probe = createServer().listen(port, host)
   try {
     await once(probe, 'listening')
   } catch (error) {
     if (!(error instanceof Error && 'code' in error)) throw error
-    if (error.code === 'EADDRINUSE') throw new DevError(taken)
-    throw new DevError(`The API cannot listen with PORT=${port} and HOST=${host ?? ''}: ${error.message}`)
+    if (error.code === 'EADDRINUSE') throw taken
+    throw new DevError(`The API cannot listen with PORT=${port}${host ? ` and HOST=${host}` : ''}: ${error.message}`)
   }
   probe.close()
   await once(probe, 'close')
+  // Some systems let two programs have the same port at different addresses.
+  if (await answers(reachableHost(host), port)) throw taken
 }
 
 type Database = {
@@ -123,6 +123,9 @@ const banner = (origin: string, database: string) => `
 /** Starts the API. It ends by itself when a source is wrong. */
 function startApi(env: NodeJS.ProcessEnv): ChildProcess {
   const api = startService('serve', env)
+  api.once('error', ({ message }) =>
+    say(`The API could not be started: ${message}. It is tried again at the next save.`),
+  )
   api.once('exit', (code, signal) => {
     if (api.killed) return
     say(`The API has ended (${signal ?? `exit code ${code}`}). It starts again when a source is saved.`)

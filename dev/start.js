@@ -7,8 +7,9 @@ const NODE_MAJOR = 24
 function causes() {
   const { NODE_ENV, npm_config_omit: omit, npm_config_ignore_scripts: ignoreScripts } = process.env
   const found = []
-  if (NODE_ENV === 'production') found.push('NODE_ENV=production')
+  // npm sets NODE_ENV itself where it leaves out what is for developing.
   if (omit) found.push(`npm's setting omit=${omit.trim().split(/\s+/).join(',')}`)
+  else if (NODE_ENV === 'production') found.push('NODE_ENV=production')
   if (ignoreScripts === 'true') found.push("npm's setting ignore-scripts")
   return found.length === 0 ? '' : ` because of ${found.join(' and ')}`
 }

