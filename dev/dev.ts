@@ -1,17 +1,15 @@
 // `npm run dev`: PostgreSQL, its migrations, and the API that starts again when a source changes.
 import type { ChildProcess } from 'node:child_process'
-import { once } from 'node:events'
-import { createServer } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { type Config, parseConfig } from '../src/config.ts'
 import { dataFolder, removeData } from './data.ts'
 import { type Environment, readEnvironment } from './environment.ts'
 import { describe, isForeign } from './foreign.ts'
 import { aloud, DevError, exitCode, say } from './messages.ts'
+import { assertFree, originOf, whenListening } from './port.ts'
 import { freePort, startPostgres } from './postgres.ts'
-import { endChild, isRunning } from './processes.ts'
-import { answers, applyMigrations, ROOT, startService } from './service.ts'
+import { endChild } from './processes.ts'
+import { applyMigrations, ROOT, startService } from './service.ts'
 import { watchSources } from './sources.ts'
 
 const USAGE = `Usage: npm run dev [-- OPTIONS]
@@ -20,7 +18,6 @@ const USAGE = `Usage: npm run dev [-- OPTIONS]
   --migrate  bring a database of your own to the migrations, although it has tables of something else
 `
 const PARENT_INTERVAL_MS = 500
-const LISTENING_INTERVAL_MS = 50
 /** How long the API has to end, beyond DRAIN_DELAY_MS. */
 const GRACE_MS = 3000
 
@@ -44,29 +41,6 @@ function readOptions(args: string[]) {
   } catch (error) {
     throw new DevError(`${error instanceof Error ? error.message : error}\n\n${USAGE}`)
   }
-}
-
-/** The host under which this machine reaches what listens on `host`. */
-function reachableHost(host: string | undefined): string {
-  if (!host || host === '::') return 'localhost'
-  return host === '0.0.0.0' ? '127.0.0.1' : host
-}
-
-/** @throws DevError with the reason why the API cannot listen there */
-async function assertFree(port: number, host: string | undefined) {
-  const taken = new DevError(`Port ${port} is taken: stop what uses it. PORT=0 npm run dev picks one that is free.`)
-  const probe = createServer().listen(port, host)
-  try {
-    await once(probe, 'listening')
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error)) throw error
-    if (error.code === 'EADDRINUSE') throw taken
-    throw new DevError(`The API cannot listen with PORT=${port}${host ? ` and HOST=${host}` : ''}: ${error.message}`)
-  }
-  probe.close()
-  await once(probe, 'close')
-  // Some systems let two programs have the same port at different addresses.
-  if (await answers(reachableHost(host), port)) throw taken
 }
 
 type Database = {
@@ -133,14 +107,6 @@ function startApi(env: NodeJS.ProcessEnv): ChildProcess {
   return api
 }
 
-/** Calls `then` when the API listens, if it lives to do so. */
-async function whenListening(api: ChildProcess, host: string, port: number, then: () => void) {
-  while (isRunning(api)) {
-    if (await answers(host, port)) return then()
-    await sleep(LISTENING_INTERVAL_MS)
-  }
-}
-
 /** Serves until `stopping`: ends the API at each change of a source, and starts it again. */
 async function serve(env: NodeJS.ProcessEnv, own: boolean, graceMs: number, greet: (api: ChildProcess) => void) {
   const nextChange = watchSources(ROOT)
@@ -186,29 +152,23 @@ async function dev(args: string[]) {
   const options = readOptions(args)
   stopOnSignals()
   const environment = readEnvironment()
-  const config = parseConfig(environment.env)
-  const { HOST: host, DRAIN_DELAY_MS: drainDelayMs } = config
+  const settings = { ...environment.env, DRAIN_DELAY_MS: environment.env.DRAIN_DELAY_MS || '0' }
+  const config = parseConfig(settings)
+  const host = config.HOST
   const port = config.PORT || (await freePort())
   await assertFree(port, host)
   const database = await openDatabase(environment, config, options)
   try {
-    const env = {
-      ...environment.env,
-      PORT: String(port),
-      DRAIN_DELAY_MS: environment.env.DRAIN_DELAY_MS || '0',
-      ...(database.url !== undefined && { DATABASE_URL: database.url }),
-    }
+    const env = { ...settings, PORT: String(port), ...(database.url !== undefined && { DATABASE_URL: database.url }) }
     const own = database.url !== undefined
     await applyMigrations(env, own, stopping.signal)
     if (stopping.signal.aborted) return
-    const reachable = reachableHost(host)
-    const origin = `http://${reachable.includes(':') ? `[${reachable}]` : reachable}:${port}`
     let greeted = false
-    await serve(env, own, GRACE_MS + (environment.env.DRAIN_DELAY_MS ? drainDelayMs : 0), (api) => {
+    await serve(env, own, GRACE_MS + config.DRAIN_DELAY_MS, (api) => {
       if (greeted) return
-      void whenListening(api, reachable, port, () => {
+      void whenListening(api, host, port, () => {
         greeted = true
-        say(banner(origin, database.lines))
+        say(banner(originOf(host, port), database.lines))
       })
     })
   } finally {

@@ -1,6 +1,5 @@
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { connect } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { aloud, DevError, say } from './messages.ts'
 import { startChild } from './processes.ts'
@@ -36,17 +35,4 @@ export async function applyMigrations(env: NodeJS.ProcessEnv, own: boolean, sign
   if (code === 0 || signal?.aborted) return
   const remedy = own ? ' To start anew with an empty database: npm run dev -- --reset' : ''
   throw new DevError(`The migrations could not be applied.${remedy}`)
-}
-
-/** Whether something listens there. */
-export async function answers(host: string, port: number): Promise<boolean> {
-  const socket = connect(port, host)
-  try {
-    await once(socket, 'connect')
-    return true
-  } catch {
-    return false
-  } finally {
-    socket.destroy()
-  }
 }

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
@@ -36,9 +36,18 @@ export type CloneOptions = { as?: { uid: number; gid: number }; below?: string }
 /** A clone of the project, with what git has or would add, in a folder of its own; gone after the test. */
 export async function makeClone({ as = plainUser(), below = tmpdir() }: CloneOptions = {}): Promise<Clone> {
   const folder = mkdtempSync(join(below, 'users-api-clone-'))
-  onTestFinished(() => rmSync(folder, { recursive: true, force: true, maxRetries: 10 }))
   const home = join(folder, 'home')
   const clone = join(folder, 'clone')
+  const path = (name: string) => join(clone, name)
+  const started: Running[] = []
+  onTestFinished(async () => {
+    for (const running of started) running.process.kill()
+    await Promise.all(started.map(({ exited }) => exited))
+    const data = path('.data/postgres')
+    const isServed = () => existsSync(join(data, 'postmaster.pid')) && isAlive(postgresOf(data))
+    await expect.poll(isServed).toBe(false)
+    rmSync(folder, { recursive: true })
+  })
   for (const name of projectFiles()) {
     mkdirSync(dirname(join(clone, name)), { recursive: true })
     cpSync(ROOT + name, join(clone, name), { verbatimSymlinks: true })
@@ -48,9 +57,12 @@ export async function makeClone({ as = plainUser(), below = tmpdir() }: CloneOpt
   else cpSync(`${ROOT}node_modules`, join(clone, 'node_modules'), { recursive: true, verbatimSymlinks: true })
   if (process.getuid?.() === 0) execFileSync('chown', ['-RP', `${as.uid}:${as.gid}`, folder])
   const port = await freePort()
-  const path = (name: string) => join(clone, name)
-  const runHere = (command: string, args: string[], env: Record<string, string> = {}, options: RunOptions = {}) =>
-    run(command, args, { HOME: home, npm_config_update_notifier: 'false', ...env }, { cwd: clone, ...as, ...options })
+  function runHere(command: string, args: string[], env: Record<string, string> = {}, options: RunOptions = {}) {
+    const settings = { HOME: home, npm_config_update_notifier: 'false', ...env }
+    const running = run(command, args, settings, { cwd: clone, ...as, ...options })
+    started.push(running)
+    return running
+  }
   return {
     folder: clone,
     port,
