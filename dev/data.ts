@@ -89,12 +89,16 @@ export function assertUnused(dataDir: string) {
   )
 }
 
-/** Removes the data of this clone. @throws DevError while it is in use */
+/** Removes the data of this clone, and what starts that were cut off have left. @throws DevError while they are in use */
 export function removeData(dataDir: string) {
-  if (existsSync(dataDir)) assertUnused(dataDir)
   const parent = dirname(dataDir)
-  const unfinished = readdirSync(parent).filter((name) => name.startsWith(UNFINISHED))
-  for (const name of [basename(dataDir), ...unfinished]) rmSync(join(parent, name), { recursive: true, force: true })
+  if (existsSync(dataDir)) {
+    assertUnused(dataDir)
+    // At once, so that no half of them stays where this is cut off.
+    renameSync(dataDir, join(mkdtempSync(join(parent, UNFINISHED)), 'old'))
+  }
+  const left = readdirSync(parent).filter((name) => name.startsWith(UNFINISHED))
+  for (const name of left) rmSync(join(parent, name), { recursive: true })
 }
 
 /** False also for a folder that may not be read. */

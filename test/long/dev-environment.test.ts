@@ -2,9 +2,9 @@ import { once } from 'node:events'
 import { rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { expect, test } from 'vitest'
-import { makeClone, served } from '../test/clone.ts'
-import { createTestDatabase } from '../test/database.ts'
-import { freePort } from './postgres.ts'
+import { freePort } from '../../dev/postgres.ts'
+import { makeClone, served } from '../clone.ts'
+import { createTestDatabase } from '../database.ts'
 
 test('what cannot be is told in one sentence with the true reason', async () => {
   const clone = await makeClone()
