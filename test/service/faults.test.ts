@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { availableParallelism, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
@@ -13,8 +13,8 @@ import { ROOT } from '../process.ts'
 import { type FaultyNetwork, startProxy } from '../proxy.ts'
 
 const DEADLINE_MS = 2000
-/** What a machine that others use may add to any wait. */
-const SLACK_MS = 1500
+/** What a machine may add to any wait: the more, the more others use it. */
+const SLACK_MS = 1500 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
 
 /** Two of them are never given to writes. */
 const CONNECTIONS = 6
