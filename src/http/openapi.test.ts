@@ -7,8 +7,12 @@ import { createApp } from '../app.ts'
 import { UserPatch } from '../users/schemas.ts'
 import type { UserStore } from '../users/store.ts'
 import { IDEMPOTENCY_KEY } from './idempotency.ts'
+import { LIMIT_MAX } from './list.ts'
 import { createLog } from './log.ts'
+import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
+import { ID } from './path.ts'
 import { MAX_HEADER_BYTES } from './refuse.ts'
+import { PATCH_MEDIA_TYPES } from './validate.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the description is looked into at every depth.
 let description: any
@@ -136,9 +140,15 @@ test('says what the schemas say', () => {
   expect(Problem.required).toEqual(['type', 'title', 'status', 'detail', 'instance', 'requestId'])
 })
 
-test('says what the headers may hold', () => {
-  const { pattern } = description.components.parameters['Idempotency-Key'].schema
-  expect(pattern).toBe(IDEMPOTENCY_KEY.source)
+test('says what the service says, where it was written by hand', () => {
+  const { schemas, parameters } = description.components
+  expect(parameters['Idempotency-Key'].schema.pattern).toBe(IDEMPOTENCY_KEY.source)
+  const { examples, ...id } = ID
+  expect(parameters.id).toMatchObject({ schema: id, example: examples[0] })
+  expect(schemas.UserPage.properties.users.maxItems).toBe(LIMIT_MAX)
+  expect(Object.keys(description.paths['/users'].get.responses[200].content)).toContain(NDJSON_MEDIA_TYPE)
+  const { content } = description.paths['/users/{id}'].patch.requestBody
+  expect(Object.keys(content)).toEqual(PATCH_MEDIA_TYPES)
 })
 
 test('lets answers gain members, and requests none', () => {

@@ -4,15 +4,14 @@ import packageJson from '../../package.json' with { type: 'json' }
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
 import { bodyTooLarge } from './limits.ts'
-import { LIMIT_MAX } from './list.ts'
-import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
 // What needs no code: the health paths, headers, parameters, and the schema of problems.
 import base from './openapi.json' with { type: 'json' }
-import { PathId } from './path.ts'
+// The paths of any resource, with $item for its name.
+import resource from './openapi-resource.json' with { type: 'json' }
 import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, TITLES, unavailableProblem } from './problem.ts'
 import { refusal } from './refusal.ts'
 import { PARSER_PROBLEMS } from './refuse.ts'
-import { JSON_MEDIA_TYPES, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
+import { JSON_MEDIA_TYPES, unsupported } from './validate.ts'
 
 type Fields = z.ZodObject<Record<string, z.ZodType>>
 
@@ -37,21 +36,8 @@ export type OpenApiOptions = {
   maxBodyBytes: number
 }
 
-/** The statuses with which every request can fail; those that need an item; those with a body. */
-const ANY = [400, 408, 431, 500, 503]
-const ITEM = [404, 412]
-const BODY = [409, 413, 415, 422]
-
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
 const ref = (kind: keyof typeof base.components, name: string) => ({ $ref: `#/components/${kind}/${name}` })
-const content = (schema: string, mediaTypes = JSON_MEDIA_TYPES, more = {}) =>
-  Object.fromEntries(mediaTypes.map((mediaType) => [mediaType, { schema: ref('schemas', schema), ...more }]))
-
-const response = (description: string, headers: string[], content: object) => ({
-  description,
-  headers: Object.fromEntries(['X-Request-Id', ...headers].map((name) => [name, ref('headers', name)])),
-  content,
-})
 
 /** A response for each status of failures, with an example that the service's own code makes. */
 function problemResponses(maxBodyBytes: number) {
@@ -68,22 +54,26 @@ function problemResponses(maxBodyBytes: number) {
   ]
   const responses = problems.map((problem) => {
     const { status, message, options } = problem
-    const description = `${TITLES[status]}. For example: ${message}`
     const example = JSON.parse(problemJson(problem, '/path', base.components.headers['X-Request-Id'].example))
-    const body = content('Problem', [PROBLEM_MEDIA_TYPE], { example })
-    return [`Problem${status}`, response(description, Object.keys(options.headers ?? {}), body)]
+    const headers = ['X-Request-Id', ...Object.keys(options.headers ?? {})].map((name) => [name, ref('headers', name)])
+    const response = {
+      description: `${TITLES[status]}. For example: ${message}`,
+      headers: Object.fromEntries(headers),
+      content: { [PROBLEM_MEDIA_TYPE]: { schema: ref('schemas', 'Problem'), example } },
+    }
+    return [`Problem${status}`, response]
   })
   return Object.fromEntries(responses)
 }
 
-const parametersOf = (place: 'path' | 'query', { shape }: Fields) =>
+const parametersOf = ({ shape }: Fields) =>
   Object.entries(shape).map(([name, member]) => {
     // zod leaves out the examples and the default of what is transformed.
     const { $schema, description, examples, ...schema } = {
       ...z.toJSONSchema(member, { io: 'input' }),
       ...member.meta(),
     }
-    return { name, in: place, required: place === 'path', description, schema, example: examples?.[0] }
+    return { name, in: 'query', required: false, description, schema, example: examples?.[0] }
   })
 
 /** The JSON Schema of a body or an answer; `changes` go into each schema within. */
@@ -96,48 +86,21 @@ function schemaOf(fields: Fields, changes = {}) {
 /** The paths of a collection and its items, and their schemas. */
 export function describeResource({ name, plural, path, query, input, patch, item }: ResourceOptions) {
   const Name = capitalized(name)
-  const operation = (verb: string, noun: string, successes: object, failures: number[], more: object) => ({
-    operationId: verb + capitalized(noun),
-    summary: `${capitalized(verb)} ${noun}`,
-    tags: [plural],
-    ...more,
-    responses: {
-      ...successes,
-      ...Object.fromEntries([...ANY, ...failures].map((status) => [status, ref('responses', `Problem${status}`)])),
-    },
-  })
-  const lines = content('Lines', [NDJSON_MEDIA_TYPE])
-  const page = response(`A page of ${plural}; or all, as lines.`, ['Link'], { ...content(`${Name}Page`), ...lines })
-  const found = response(`The ${name}.`, ['ETag'], content(Name))
-  const created = response(`The new ${name}.`, ['ETag', 'Location'], content(Name))
-  const notModified = ref('responses', 'NotModified')
-  const deleted = ref('responses', 'Deleted')
-  const retry = { parameters: [ref('parameters', 'Idempotency-Key')] }
-  const conditions = { parameters: [ref('parameters', 'If-Match'), ref('parameters', 'If-None-Match')] }
-  const whole = { requestBody: { required: true, content: content(`${Name}Input`) } }
-  const part = { requestBody: { required: true, content: content(`${Name}Patch`, PATCH_MEDIA_TYPES) } }
-  const rows = { type: 'array', maxItems: LIMIT_MAX, items: ref('schemas', Name) }
-  const next = ref('schemas', 'Next')
+  const text = JSON.stringify(resource)
+    .replaceAll('$Items', capitalized(plural))
+    .replaceAll('$items', plural)
+    .replaceAll('$Item', Name)
+    .replaceAll('$item', name)
+  const { collectionPath, itemPath, page }: typeof resource = JSON.parse(text)
+  const list = { ...collectionPath.get, parameters: parametersOf(query) }
   return {
-    paths: {
-      [path]: {
-        get: operation('list', plural, { 200: page }, [], { parameters: parametersOf('query', query) }),
-        post: operation('create', name, { 201: created }, BODY, { ...retry, ...whole }),
-      },
-      [`${path}/{id}`]: {
-        parameters: parametersOf('path', PathId),
-        get: operation('get', name, { 200: found, 304: notModified }, ITEM, conditions),
-        put: operation('replace', name, { 200: found }, [...ITEM, ...BODY], { ...conditions, ...whole }),
-        patch: operation('patch', name, { 200: found }, [...ITEM, ...BODY], { ...conditions, ...part }),
-        delete: operation('delete', name, { 204: deleted }, [...ITEM, 409], conditions),
-      },
-    },
+    paths: { [path]: { ...collectionPath, get: list }, [`${path}/{id}`]: itemPath },
     schemas: {
       [`${Name}Input`]: schemaOf(input),
       [`${Name}Patch`]: schemaOf(patch),
       // Answers have no patterns: a later release may write values in another form.
       [Name]: schemaOf(item, { pattern: undefined }),
-      [`${Name}Page`]: { type: 'object', required: [plural, 'next'], properties: { [plural]: rows, next } },
+      [`${Name}Page`]: page,
     },
   }
 }
