@@ -1,4 +1,4 @@
-import { and, type Column, eq, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import { and, type Column, eq, type SQL, sql } from 'drizzle-orm'
 import { bigint, customType, integer, text } from 'drizzle-orm/pg-core'
 import type { Placeholders } from './statement.ts'
 
@@ -34,9 +34,6 @@ export const isAtVersion = (
   $: Placeholders<'id' | 'versions'>,
 ): SQL | undefined =>
   and(eq(table.id, $('id')), sql`(${$('versions')}::int[] is null or ${table.version} = any(${$('versions')}::int[]))`)
-
-/** A time as RFC 3339, where PostgreSQL makes the JSON. */
-export const jsonTime = (column: SQLWrapper) => sql`to_char(${column}, 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`
 
 /** timestamptz(3) as PostgreSQL writes it in UTC, to RFC 3339: '2026-01-02 03:04:05.67+00' to '2026-01-02T03:04:05.670Z'. */
 export function rfc3339(text: string): string {

@@ -26,9 +26,19 @@ export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise
     },
   })
 
-/** Makes a function that reads one page of rows by id; pages that are asked for together share a statement. */
-export const gatherPages = <T>(db: Pool, list: (run: Run, asked: { after: string; limit: string }) => Promise<T[]>) =>
-  gather<{ after: number; limit: number }, T>({
+/** Reads several pages by id at once, each of at most `limit` rows after an id; what it is given are arrays as text. */
+export type ListPages<Page> = (run: Run, asked: { after: string; limit: string }) => Promise<Page[]>
+
+/**
+ * Makes the functions that read rows by id.
+ * @param rowsOf decodes a page when its turn has come, so that many that wait stay small
+ */
+export function gatherPages<Page, Row extends { id: number }>(
+  db: Pool,
+  list: ListPages<Page>,
+  rowsOf: (page: Page) => Row[],
+) {
+  const getPage = gather<{ after: number; limit: number }, Page>({
     maxInFlight: 2,
     maxWeight: 4000,
     weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
@@ -37,6 +47,29 @@ export const gatherPages = <T>(db: Pool, list: (run: Run, asked: { after: string
       return list(runner(db, 'read', until), { after: arrayText(after), limit: arrayText(limit) })
     },
   })
+
+  return {
+    /** At most `limit` rows with ids above `after`; pages that are asked for together share a statement. */
+    page: async (place: { after: number; limit: number }, until: number) => rowsOf(await getPage(place, until)),
+
+    /**
+     * All rows with ids above `after`, by id, some at a time. Each time is a statement of its own: no transaction stays
+     * open however long the caller takes. While there are other requests, it rests most of the time.
+     */
+    async *stream(after: number): AsyncGenerator<Row[]> {
+      for (let last: number | undefined = after; last !== undefined; ) {
+        const start = performance.now()
+        const asked = { after: arrayText([last]), limit: arrayText([STREAM_BATCH]) }
+        const [page] = await list(runner(db, 'stream', start + db.deadlineMs), asked)
+        const tookMs = performance.now() - start
+        const rows: Row[] = page ? rowsOf(page) : []
+        last = rows.at(-1)?.id
+        if (last) yield rows
+        if (db.busy()) await sleep(Math.min(STREAM_REST * tookMs, STREAM_REST_MAX_MS))
+      }
+    },
+  }
+}
 
 /** Inserts rows with one statement. One result for each row, in their order. */
 export type InsertRows<Row, Inserted> = (run: Run, rows: Row[]) => Promise<(Inserted | undefined)[]>
@@ -73,29 +106,4 @@ export function gatherInserts<Row, Inserted>(
       }
     },
   })
-}
-
-/** A page of a stream: lines of JSON and the last id; nulls where there are no more rows. */
-type Lines = { lines: string | null; last: number | null }
-
-/**
- * All rows with ids above `after`, by id, as lines of JSON, some at a time. Each time is a statement of its own: no
- * transaction stays open however long the caller takes. While there are other requests, it rests most of the time.
- */
-export async function* streamLines(
-  db: Pool,
-  after: number,
-  read: (run: Run, place: { after: number; limit: number }) => Promise<Lines[]>,
-): AsyncGenerator<string> {
-  for (let place: number | null = after; place !== null; ) {
-    const start = performance.now()
-    const [page]: Lines[] = await read(runner(db, 'stream', start + db.deadlineMs), {
-      after: place,
-      limit: STREAM_BATCH,
-    })
-    const tookMs = performance.now() - start
-    if (page?.lines) yield page.lines
-    place = page?.last ?? null
-    if (db.busy()) await sleep(Math.min(STREAM_REST * tookMs, STREAM_REST_MAX_MS))
-  }
 }

@@ -11,6 +11,9 @@ const fails = async () => {
   throw new Error('not asked for')
 }
 
+const time = '2026-01-02T03:04:05.678Z'
+const user = { id: 1, username: 'Alice', email: 'alice@example.com', createdAt: time, updatedAt: time }
+
 test('a stream whose source cannot be closed is an entry in the log, and no more', async () => {
   const users: UserStore = {
     get: fails,
@@ -18,9 +21,9 @@ test('a stream whose source cannot be closed is an entry in the log, and no more
     create: fails,
     update: fails,
     remove: fails,
-    async *lines() {
+    async *stream() {
       try {
-        for (;;) yield '{"id":1}\n'.repeat(1000)
+        for (;;) yield Array.from({ length: 1000 }, () => user)
       } finally {
         await Promise.reject(new Error('the source is stuck'))
       }

@@ -7,14 +7,16 @@ const SECRET = 'relation "users" does not exist at select 1, postgres.js:1'
 const fails = async () => {
   throw new Error(SECRET)
 }
+const time = '2026-01-02T03:04:05.678Z'
+const row = { id: 1, username: 'Alice', email: 'alice@example.com', createdAt: time, updatedAt: time }
 const store: UserStore = {
   get: fails,
   list: fails,
   create: fails,
   update: fails,
   remove: fails,
-  async *lines() {
-    yield '{"id":1}\n'
+  async *stream() {
+    yield [row]
     await fails()
   },
 }
@@ -58,7 +60,7 @@ describe('an unexpected error', () => {
   test('amid a stream is a whole problem as its last line', async () => {
     const { text, headers } = await api.request('GET', '/users', undefined, { accept: 'application/x-ndjson' })
     const [first, last = ''] = text.trimEnd().split('\n')
-    expect(first).toBe('{"id":1}')
+    expect(first).toBe(JSON.stringify(row))
     expect(JSON.parse(last)).toEqual({
       type: 'about:blank',
       title: 'Internal Server Error',

@@ -26,7 +26,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     done((await store.get(id, c.get('until'))) ?? { outcome: 'missing' })
 
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.lines), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.stream), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
       const found = await store.list({ limit: limit + 1, after, username, email }, c.get('until'))
       const { rows: users, next } = pageOf(found, limit)

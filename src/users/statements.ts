@@ -1,6 +1,6 @@
-import { and, asc, gt, max, ne, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
+import { and, asc, gt, ne, or, type SQL, type SQLWrapper, sql } from 'drizzle-orm'
 import { at, joined, joinedOrNull } from '../db/columnar.ts'
-import { isAtVersion, jsonTime } from '../db/columns.ts'
+import { isAtVersion } from '../db/columns.ts'
 import { builder, type Placeholders, prepare } from '../db/statement.ts'
 import type { User } from './schemas.ts'
 import { folded, users } from './table.ts'
@@ -64,25 +64,6 @@ export function usersOf({ ids, usernames, emails, created, updated }: JoinedUser
   }))
 }
 export type JoinedUsers = Awaited<ReturnType<typeof listPages>>[number]
-
-/** The users with ids above `after` as lines of JSON, and the last id: a stream leaves next to nothing in our memory. */
-export const listLines = prepare(($: Placeholders<'after' | 'limit'>) => {
-  const page = builder
-    .select({
-      id,
-      username,
-      email,
-      createdAt: jsonTime(createdAt).as('createdAt'),
-      updatedAt: jsonTime(updatedAt).as('updatedAt'),
-    })
-    .from(users)
-    .where(gt(id, $('after')))
-    .orderBy(asc(id))
-    .limit($('limit'))
-    .as('page')
-  const lines = sql<string | null>`string_agg(row_to_json(page)::text, U&'\\000a') || U&'\\000a'`
-  return builder.select({ lines, last: max(page.id) }).from(page)
-})
 
 type NewRows = Placeholders<'usernames' | 'emails' | 'keys' | 'hashes'>
 

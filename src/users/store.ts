@@ -1,7 +1,7 @@
 import { at } from '../db/columnar.ts'
 import { NO_ID } from '../db/columns.ts'
 import { createExclusive } from '../db/exclusive.ts'
-import { gatherGets, gatherInserts, gatherPages, streamLines } from '../db/gathered.ts'
+import { gatherGets, gatherInserts, gatherPages } from '../db/gathered.ts'
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
@@ -54,7 +54,7 @@ export function createUserStore(db: Pool) {
     const users = columns ? statements.usersOf(columns) : []
     return new Map(users.map((user, row) => [user.id, { ...user, version: at(versions, row) }]))
   })
-  const getPage = gatherPages(db, statements.listPages)
+  const pages = gatherPages(db, statements.listPages, statements.usersOf)
   const insert = gatherInserts(db, inserting(statements.insertAll), inserting(statements.insertOrSkip))
 
   /** Why a change met no row. */
@@ -79,8 +79,7 @@ export function createUserStore(db: Pool) {
 
     /** At most `limit` users with ids above `after`, by id. */
     async list({ username, email, limit, after }: Sought & { limit: number; after: number }, until: number) {
-      if (username === undefined && email === undefined)
-        return statements.usersOf(await getPage({ after, limit }, until))
+      if (username === undefined && email === undefined) return pages.page({ after, limit }, until)
       const run = runner(db, 'read', until)
       const searches: Promise<User[]>[] = []
       if (username !== undefined) searches.push(statements.findByUsername(run, { value: username }))
@@ -89,8 +88,7 @@ export function createUserStore(db: Pool) {
       return found.filter(({ id }) => id > after && alsoIn.some((user) => user.id === id))
     },
 
-    /** All users with ids above `after`, by id, as lines of JSON, some at a time. */
-    lines: (after: number) => streamLines(db, after, statements.listLines),
+    stream: pages.stream,
 
     /**
      * Creates a user. With a key that created one before, from values with the same hash, it answers as it did then.

@@ -25,7 +25,7 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
     done((await store.get(id, c.get('until'))) ?? { outcome: 'missing' })
 
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.lines), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.stream), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0 } = c.req.valid('query')
       const { rows: notes, next } = pageOf(await store.list({ limit: limit + 1, after }, c.get('until')), limit)
       return json(c, { notes, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })

@@ -1,6 +1,6 @@
-import { asc, eq, gt, max, type SQL, sql } from 'drizzle-orm'
+import { asc, eq, gt, type SQL, sql } from 'drizzle-orm'
 import { at, joined } from '../../../src/db/columnar.ts'
-import { isAtVersion, jsonTime } from '../../../src/db/columns.ts'
+import { isAtVersion } from '../../../src/db/columns.ts'
 import { builder, type Placeholders, prepare } from '../../../src/db/statement.ts'
 import type { Note } from './schemas.ts'
 import { notes } from './table.ts'
@@ -49,23 +49,6 @@ export function notesOf({
     updatedAt: at(updatedAts, row),
   }))
 }
-
-export const listLines = prepare(($: Placeholders<'after' | 'limit'>) => {
-  const page = builder
-    .select({
-      ...columns,
-      userId: sql`${userId}`.as('userId'),
-      createdAt: jsonTime(createdAt).as('createdAt'),
-      updatedAt: jsonTime(updatedAt).as('updatedAt'),
-    })
-    .from(notes)
-    .where(gt(id, $('after')))
-    .orderBy(asc(id))
-    .limit($('limit'))
-    .as('page')
-  const lines = sql<string | null>`string_agg(row_to_json(page)::text, U&'\\000a') || U&'\\000a'`
-  return builder.select({ lines, last: max(page.id) }).from(page)
-})
 
 const insert = (onConflict: SQL) =>
   prepare(($: Placeholders<'userIds' | 'texts' | 'keys' | 'hashes'>) => {

@@ -1,6 +1,6 @@
 import { at } from '../../../src/db/columnar.ts'
 import { createExclusive } from '../../../src/db/exclusive.ts'
-import { gatherGets, gatherInserts, gatherPages, streamLines } from '../../../src/db/gathered.ts'
+import { gatherGets, gatherInserts, gatherPages } from '../../../src/db/gathered.ts'
 import { type Pool, runner } from '../../../src/db/pool.ts'
 import { arrayText, type Run } from '../../../src/db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation } from '../../../src/db/unavailable.ts'
@@ -46,7 +46,7 @@ export function createNoteStore(db: Pool) {
     const notes = columns ? statements.notesOf(columns) : []
     return new Map(notes.map((note, row) => [note.id, { ...note, version: at(versions, row) }]))
   })
-  const getPage = gatherPages(db, statements.listPages)
+  const pages = gatherPages(db, statements.listPages, statements.notesOf)
   const insert = gatherInserts(db, inserting(statements.insertAll), inserting(statements.insertOrSkip))
 
   const missed = async (id: number, versions: Versions, until: number): Promise<Refusal> => ({
@@ -55,9 +55,8 @@ export function createNoteStore(db: Pool) {
 
   return {
     get,
-    list: async (place: { limit: number; after: number }, until: number) =>
-      statements.notesOf(await getPage(place, until)),
-    lines: (after: number) => streamLines(db, after, statements.listLines),
+    list: pages.page,
+    stream: pages.stream,
 
     async create(row: NewRow, until: number): Promise<StoredNote | Refusal> {
       try {
