@@ -55,7 +55,7 @@ const SEND_MARGIN_MS = 50
 const STATEMENT_TIMEOUT_SHARE = 0.9
 /** Of the deadline, the longest wait for a lock: meanwhile the statement occupies a connection. */
 const LOCK_TIMEOUT_SHARE = 0.2
-/** Of the deadline, the silence after which the database is asked whether it answers at all. */
+/** Of the deadline, the silence after which a new connection tells whether the database answers at all. */
 const SUSPICION_SHARE = 0.25
 
 type Work = {
@@ -69,8 +69,6 @@ type Work = {
 
 type Link = {
   connection: Connection
-  /** It is closed as soon as it is free. */
-  retired: boolean
   /** Past its deadline its caller was told that there is no answer, but PostgreSQL may still work for it. */
   work: Work | undefined
   /** When its statement was sent, or when it became idle. */
@@ -119,13 +117,14 @@ export function createPool(options: PoolOptions) {
         return attempt()
       })
       if (closed) return connection.destroy()
-      link = { connection, retired: false, work: undefined, since: performance.now() }
+      link = { connection, work: undefined, since: performance.now() }
       links.add(link)
       idle.push(link)
       database.hear()
       opened.resolve()
     } catch (error) {
-      if (!closed && !usable()) fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
+      if (!closed && nobodyAnswers())
+        fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
       await sleep(RECONNECT_INTERVAL_MS, undefined, { ref: false })
     } finally {
       opening--
@@ -133,8 +132,12 @@ export function createPool(options: PoolOptions) {
     }
   }
 
-  /** Whether some connection is idle, or waits for an answer and was not silent for long. */
-  const usable = () => [...links].some(({ work, since }) => !work || performance.now() - since < suspicionMs)
+  /** Whether there is no connection, or one waits for an answer while none has had any for long. */
+  function nobodyAnswers() {
+    const silentSince = performance.now() - suspicionMs
+    const silent = ({ work, since }: Link) => work && Math.max(since, database.heardAt()) < silentSince
+    return links.size === 0 || [...links].some(silent)
+  }
 
   function drop(link: Link) {
     if (!links.delete(link)) return
@@ -152,9 +155,10 @@ export function createPool(options: PoolOptions) {
   /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
   function renew() {
     renewedAt = performance.now()
-    for (const link of links) link.retired = true
     dropIdle()
   }
+
+  const isRetired = ({ since }: Link) => since <= renewedAt
 
   /** Nobody answers: nobody waits. */
   function fail(reason: DatabaseUnavailable) {
@@ -166,13 +170,6 @@ export function createPool(options: PoolOptions) {
   function rejectWaiting(use: Use, reason: DatabaseUnavailable) {
     for (const work of waiting[use]) work.reject(reason)
     waiting[use].clear()
-  }
-
-  /** Asks the database on the idle connections, or else on a new one, whether it answers at all. */
-  function ask(now: number) {
-    if (idle.length === 0 && opening === 0) void open()
-    const question = { text: 'select 1', parameters: [], until: now + CONNECT_TIMEOUT_MS, resolve() {}, reject() {} }
-    for (const link of idle.splice(0)) void send(link, { use: 'read', ...question })
   }
 
   // Statements
@@ -189,10 +186,13 @@ export function createPool(options: PoolOptions) {
     return use === 'write' ? Math.min(free, maxWrites - writes) : free
   }
 
-  /** Gives idle connections to those who wait, in their order. Opens more where there are too few, or none that answers. */
+  /**
+   * Gives idle connections to those who wait, in their order. Opens more where there are too few; one, which tells whether
+   * the database answers at all, where no other does.
+   */
   function dispatch() {
     if (closed) return
-    let wanted = database.failure() || !usable() ? 1 : 0
+    let wanted = 0
     for (const use of USES) {
       for (const work of waiting[use]) {
         const link = allowance(use) > 0 ? idle.pop() : undefined
@@ -204,7 +204,8 @@ export function createPool(options: PoolOptions) {
         void send(link, work)
       }
     }
-    const missing = Math.min(wanted, connections + STREAM_CONNECTIONS - links.size) - opening
+    const room = connections + STREAM_CONNECTIONS - links.size
+    const missing = (nobodyAnswers() ? 1 : Math.min(wanted, room)) - opening
     for (let i = 0; i < missing; i++) void open()
   }
 
@@ -229,7 +230,7 @@ export function createPool(options: PoolOptions) {
 
   function free(link: Link) {
     if (!links.has(link)) return
-    if (link.retired) return drop(link)
+    if (isRetired(link)) return drop(link)
     Object.assign(link, { work: undefined, since: performance.now() })
     idle.push(link)
     dispatch()
@@ -259,12 +260,12 @@ export function createPool(options: PoolOptions) {
     for (const link of [...links].filter(isLate)) {
       link.work?.reject(NO_ANSWER)
       // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
-      if (link.retired || (link.work?.use !== 'write' && now - link.since > deadlineMs)) drop(link)
+      if (isRetired(link) || (link.work?.use !== 'write' && now - link.since > deadlineMs)) drop(link)
     }
     if (stuckWrites() >= maxWrites) rejectWaiting('write', STUCK)
-    const heardAt = database.heardAt()
-    const silent = [...links].some(({ work, since }) => work && now - Math.max(since, heardAt) > suspicionMs)
-    if (silent && !database.failure()) ask(now)
+    // The idle connections may be as silent as those that wait.
+    if (nobodyAnswers()) dropIdle()
+    dispatch()
     const [oldest] = idle
     if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
   }
