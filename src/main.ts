@@ -45,10 +45,9 @@ async function serve() {
       else log.info(`${what} available`)
     },
   })
-  const ready = createReadiness(database, [users], (problem) => {
-    if (problem) log.error({ reason: problem.message }, 'the database is not of this release: run `migrate`')
-    else log.info('the database is of this release')
-  })
+  const ready = createReadiness(database, [users], ({ message: reason }) =>
+    log.error({ reason }, 'the database is not of this release: run `migrate`'),
+  )
   const app = createApp({ ...config.app, users: createUserStore(database), log, stopping, ready })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')

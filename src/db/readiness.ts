@@ -9,11 +9,11 @@ const ANSWER_TIMEOUT_MS = 500
 /**
  * Makes a check that rejects with DatabaseUnavailable while requests cannot be served: nothing answers, or `tables` are
  * not there with every column that this release needs. It does not fail because there are many requests.
- * @param onChange is called when the tables are found wrong, and when they are right again
+ * @param onWrong is called with PostgreSQL's reason when the tables are found wrong
  */
-export function createReadiness(db: Pool, tables: readonly PgTable[], onChange: (problem?: Error) => void) {
+export function createReadiness(db: Pool, tables: readonly PgTable[], onWrong: (reason: Error) => void) {
   const questions = tables.map((table) => prepare(() => builder.select().from(table).limit(0)))
-  let found: 'nothing' | 'right' | 'wrong' = 'nothing'
+  let right: boolean | undefined
 
   return async function ready(): Promise<void> {
     const failure = db.failure()
@@ -21,14 +21,13 @@ export function createReadiness(db: Pool, tables: readonly PgTable[], onChange: 
     try {
       const run = runner(db, 'stream', performance.now() + ANSWER_TIMEOUT_MS)
       await Promise.all(questions.map((ask) => ask(run, {})))
-      if (found === 'wrong') onChange()
-      found = 'right'
+      right = true
     } catch (error) {
       // The tables are locked, or the database has too much to do: that is told to each request.
-      if (error instanceof DatabaseUnavailable && found === 'right' && !db.failure()) return
+      if (error instanceof DatabaseUnavailable && right && !db.failure()) return
       if (error instanceof DatabaseUnavailable || !(error instanceof Error)) throw error
-      if (found !== 'wrong') onChange(error)
-      found = 'wrong'
+      if (right !== false) onWrong(error)
+      right = false
       throw new DatabaseUnavailable('its tables are not of this release', 'refused', error)
     }
   }
