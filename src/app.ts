@@ -4,11 +4,7 @@ import { describeUsers } from './users/openapi.ts'
 import { userRoutes } from './users/routes.ts'
 import type { UserStore } from './users/store.ts'
 
-export type AppOptions = BaseOptions & {
-  users: UserStore
-  /** Streams of all rows of a resource at a time. */
-  maxStreams: number
-}
+export type AppOptions = BaseOptions & { users: UserStore }
 
 /** The service without a socket: what `fetch` answers to each request. */
 export const createApp = (options: AppOptions) =>

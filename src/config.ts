@@ -30,10 +30,11 @@ const readBy = <T>(read: (text: string) => T) =>
 
 const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, ''))
 
-/** The settings of the HTTP server. Of the time-outs, all but that of the shutdown may be 0, for none. */
-const ServerSettings = z.object({
+/** Every setting: its name in the environment, its default, its unit and its meaning. */
+const Settings = z.object({
   PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 picks a free one'),
   HOST: z.string().optional().describe('Address to listen on; all of them if unset'),
+  // Of these time-outs, all but that of the shutdown may be 0, for none.
   // Whoever sends requests here learns meanwhile to stop.
   DRAIN_DELAY_MS: milliseconds(2000, 'How long it keeps answering after SIGTERM, in ms'),
   SHUTDOWN_TIMEOUT_MS: integer(1, DAY_MS).default(20_000).describe('Longest time from SIGTERM to exit, in ms'),
@@ -42,12 +43,7 @@ const ServerSettings = z.object({
   HEADERS_TIMEOUT_MS: milliseconds(15_000, "Longest time for a request's headers to arrive, in ms"),
   REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request to arrive, in ms'),
   IDLE_TIMEOUT_MS: milliseconds(60_000, 'How long a client may be idle in the middle of a request, in ms'),
-})
 
-export type ServerSettings = z.output<typeof ServerSettings>
-
-/** Every setting: its name in the environment, its default, its unit and its meaning. */
-const Settings = ServerSettings.extend({
   LOG_LEVEL: oneOf(LOG_LEVELS).default('info').describe('debug logs each request'),
   STARTUP_WAIT_MS: milliseconds(2000, 'How long it waits for the database before it starts listening anyway, in ms'),
   DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),

@@ -2,10 +2,10 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { ServerSettings } from './config.ts'
+import type { Config } from './config.ts'
 import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/refuse.ts'
 
-export type ServerOptions = ServerSettings & {
+export type ServerOptions = Config & {
   fetch: Parameters<typeof createListener>[0]
   /** Aborted when the process is about to stop: from then on each answer closes its connection. */
   stopping: AbortSignal

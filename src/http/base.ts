@@ -1,5 +1,6 @@
 import { Hono, type Schema } from 'hono'
 import type { Logger } from 'pino'
+import type { Config } from '../config.ts'
 import type { Env } from './env.ts'
 import { health } from './health.ts'
 import { limitRequests, receiveBody } from './limits.ts'
@@ -7,16 +8,12 @@ import { requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
 import { notFound, onError } from './problem.ts'
 
-export type BaseOptions = {
+export type BaseOptions = Config['app'] & {
   log: Logger
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
   ready(): Promise<void>
   /** Aborted when this process is about to stop. */
   stopping: AbortSignal
-  /** What each request has for all that it needs of the database, in ms. */
-  deadlineMs: number
-  maxBodyBytes: number
-  maxRequests: number
 }
 
 /** What every request passes before it comes to a resource. */
