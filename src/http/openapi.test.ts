@@ -4,15 +4,19 @@ import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
 import { createAjv } from '../../test/contract.ts'
 import { createApp } from '../app.ts'
+import { parseConfig } from '../config.ts'
 import { UserPatch } from '../users/schemas.ts'
 import type { UserStore } from '../users/store.ts'
 import { IDEMPOTENCY_KEY } from './idempotency.ts'
+import { bodyTooLarge } from './limits.ts'
 import { LIMIT_MAX } from './list.ts'
 import { createLog } from './log.ts'
 import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
 import { ID } from './path.ts'
-import { MAX_HEADER_BYTES } from './refuse.ts'
-import { PATCH_MEDIA_TYPES } from './validate.ts'
+import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, TITLES, unavailableProblem } from './problem.ts'
+import { refusal } from './refusal.ts'
+import { MAX_HEADER_BYTES, PARSER_PROBLEMS } from './refuse.ts'
+import { JSON_MEDIA_TYPES, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the description is looked into at every depth.
 let description: any
@@ -149,6 +153,31 @@ test('says what the service says, where it was written by hand', () => {
   expect(Object.keys(description.paths['/users'].get.responses[200].content)).toContain(NDJSON_MEDIA_TYPE)
   const { content } = description.paths['/users/{id}'].patch.requestBody
   expect(Object.keys(content)).toEqual(PATCH_MEDIA_TYPES)
+})
+
+test('has an example of each failure that is what the service says', () => {
+  const problems = [
+    ...Object.values(PARSER_PROBLEMS),
+    refusal('item', { outcome: 'missing' }),
+    refusal('item', { outcome: 'conflict', fields: ['name'] }),
+    refusal('item', { outcome: 'stale' }),
+    bodyTooLarge(parseConfig({}).MAX_BODY_BYTES),
+    unsupported(JSON_MEDIA_TYPES),
+    refusal('item', { outcome: 'reference-missing', field: 'ownerId' }),
+    INTERNAL,
+    unavailableProblem(),
+  ]
+  const { responses, headers } = description.components
+  const described = Object.keys(responses).filter((name) => name.startsWith('Problem'))
+  expect(described.sort()).toEqual(problems.map(({ status }) => `Problem${status}`).sort())
+  for (const problem of problems) {
+    const { status, message, options } = problem
+    const response = responses[`Problem${status}`]
+    expect(response.description).toBe(`${TITLES[status]}. For example: ${message}`)
+    expect(Object.keys(response.headers)).toEqual(['X-Request-Id', ...Object.keys(options.headers ?? {})])
+    const example = JSON.parse(problemJson(problem, '/path', headers['X-Request-Id'].example))
+    expect(response.content[PROBLEM_MEDIA_TYPE].example).toEqual(example)
+  }
 })
 
 test('lets answers gain members, and requests none', () => {

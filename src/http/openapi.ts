@@ -3,15 +3,10 @@ import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
-import { bodyTooLarge } from './limits.ts'
-// What needs no code: the health paths, headers, parameters, and the schema of problems.
+// What needs no code: the health paths, headers, parameters, and the answers of failures.
 import base from './openapi.json' with { type: 'json' }
 // The paths of any resource, with $item for its name.
 import resource from './openapi-resource.json' with { type: 'json' }
-import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, TITLES, unavailableProblem } from './problem.ts'
-import { refusal } from './refusal.ts'
-import { PARSER_PROBLEMS } from './refuse.ts'
-import { JSON_MEDIA_TYPES, unsupported } from './validate.ts'
 
 type Fields = z.ZodObject<Record<string, z.ZodType>>
 
@@ -37,33 +32,12 @@ export type OpenApiOptions = {
 }
 
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
-const ref = (kind: keyof typeof base.components, name: string) => ({ $ref: `#/components/${kind}/${name}` })
 
-/** A response for each status of failures, with an example that the service's own code makes. */
-function problemResponses(maxBodyBytes: number) {
-  const problems = [
-    ...Object.values(PARSER_PROBLEMS),
-    refusal('item', { outcome: 'missing' }),
-    refusal('item', { outcome: 'conflict', fields: ['name'] }),
-    refusal('item', { outcome: 'stale' }),
-    bodyTooLarge(maxBodyBytes),
-    unsupported(JSON_MEDIA_TYPES),
-    refusal('item', { outcome: 'reference-missing', field: 'ownerId' }),
-    INTERNAL,
-    unavailableProblem(),
-  ]
-  const responses = problems.map((problem) => {
-    const { status, message, options } = problem
-    const example = JSON.parse(problemJson(problem, '/path', base.components.headers['X-Request-Id'].example))
-    const headers = ['X-Request-Id', ...Object.keys(options.headers ?? {})].map((name) => [name, ref('headers', name)])
-    const response = {
-      description: `${TITLES[status]}. For example: ${message}`,
-      headers: Object.fromEntries(headers),
-      content: { [PROBLEM_MEDIA_TYPE]: { schema: ref('schemas', 'Problem'), example } },
-    }
-    return [`Problem${status}`, response]
-  })
-  return Object.fromEntries(responses)
+/** The template with a value for each of these words; one that begins with another comes before it. */
+function filled<T>(template: T, words: Record<string, string | number>): T {
+  let text = JSON.stringify(template)
+  for (const [word, value] of Object.entries(words)) text = text.replaceAll(word, String(value))
+  return JSON.parse(text)
 }
 
 const parametersOf = ({ shape }: Fields) =>
@@ -86,12 +60,8 @@ function schemaOf(fields: Fields, changes = {}) {
 /** The paths of a collection and its items, and their schemas. */
 export function describeResource({ name, plural, path, query, input, patch, item }: ResourceOptions) {
   const Name = capitalized(name)
-  const text = JSON.stringify(resource)
-    .replaceAll('$Items', capitalized(plural))
-    .replaceAll('$items', plural)
-    .replaceAll('$Item', Name)
-    .replaceAll('$item', name)
-  const { collectionPath, itemPath, page }: typeof resource = JSON.parse(text)
+  const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
+  const { collectionPath, itemPath, page } = filled(resource, words)
   const list = { ...collectionPath.get, parameters: parametersOf(query) }
   return {
     paths: { [path]: { ...collectionPath, get: list }, [`${path}/{id}`]: itemPath },
@@ -108,7 +78,7 @@ export function describeResource({ name, plural, path, query, input, patch, item
 function describe({ resources, maxBodyBytes }: OpenApiOptions) {
   const described = resources.map((describeOne) => describeOne())
   const { name: title, version, description: summary, license } = packageJson
-  const { info, paths, components } = base
+  const { info, paths, components } = filled(base, { $maxBodyBytes: maxBodyBytes })
   return {
     ...base,
     info: { title, version, summary, license: { name: license, identifier: license }, ...info },
@@ -116,7 +86,6 @@ function describe({ resources, maxBodyBytes }: OpenApiOptions) {
     components: {
       ...components,
       schemas: Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas)),
-      responses: { ...components.responses, ...problemResponses(maxBodyBytes) },
     },
   }
 }
