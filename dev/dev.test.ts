@@ -3,7 +3,7 @@ import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'nod
 import { expect, test } from 'vitest'
 import { type Clone, isAlive, makeClone, nothingLeft, postgresOf, served, startedBy } from '../test/clone.ts'
 
-const HEALTH = 'src/http/health.ts'
+const HEALTH = 'src/http/base.ts'
 const ALICE = { username: 'Alice', email: 'alice@example.com' }
 
 /** Makes the answer of /livez say `status`. */

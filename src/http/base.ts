@@ -1,12 +1,12 @@
 import { Hono, type Schema } from 'hono'
 import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
+import { json } from './answer.ts'
 import type { Env } from './env.ts'
-import { health } from './health.ts'
 import { limitRequests, receiveBody } from './limits.ts'
 import { requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
-import { notFound, onError } from './problem.ts'
+import { notFound, onError, unavailableProblem } from './problem.ts'
 
 export type BaseOptions = Config['app'] & {
   log: Logger
@@ -16,11 +16,19 @@ export type BaseOptions = Config['app'] & {
   stopping: AbortSignal
 }
 
-/** What every request passes before it comes to a resource. */
+/**
+ * What every request passes before it comes to a resource. Before that, `/livez` for "restart me", and `/readyz` for
+ * "send me requests": only the second asks the database, or its failure would restart every pod.
+ */
 export const baseApp = ({ log, ready, stopping, deadlineMs, maxBodyBytes, maxRequests }: BaseOptions) =>
   new Hono<Env>()
     .use(requestLog(log))
-    .route('/', health({ ready, stopping }))
+    .get('/livez', (c) => json(c, { status: 'ok' }, 200))
+    .get('/readyz', async (c) => {
+      if (stopping.aborted) throw unavailableProblem('This process is stopping.')
+      await ready()
+      return json(c, { status: 'ok' }, 200)
+    })
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests, deadlineMs))
 
