@@ -30,17 +30,17 @@ export const getUsers = prepare(($: Placeholders<'ids'>) =>
     .where(sql`${id} = any(${$('ids')}::bigint[])`),
 )
 
-/** The user who has a field, if there is one. */
-const find = (field: Field) =>
-  prepare(($: Placeholders<'value'>) =>
+/** The user who has this field, and the other unless that is null, if there is one. */
+const find = (field: Field, other: Field) =>
+  prepare(($: Placeholders<Field>) =>
     builder
       .select(columns)
       .from(users)
-      .where(same(field, $('value'))),
+      .where(and(same(field, $(field)), sql`(${$(other)}::text is null or ${same(other, $(other))})`)),
   )
 
-export const findByUsername = find('username')
-export const findByEmail = find('email')
+export const findByUsername = find('username', 'email')
+export const findByEmail = find('email', 'username')
 
 /** Several pages at once, each one row: the users with ids above `after`, at most `limit` of them, in their order. */
 export const listPages = prepare(($: Placeholders<'after' | 'limit'>) => {

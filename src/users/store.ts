@@ -80,12 +80,9 @@ export function createUserStore(db: Pool) {
     /** At most `limit` users with ids above `after`, by id. */
     async list({ username, email, limit, after }: Sought & { limit: number; after: number }, until: number) {
       if (username === undefined && email === undefined) return pages.page({ after, limit }, until)
-      const run = runner(db, 'read', until)
-      const searches: Promise<User[]>[] = []
-      if (username !== undefined) searches.push(statements.findByUsername(run, { value: username }))
-      if (email !== undefined) searches.push(statements.findByEmail(run, { value: email }))
-      const [found = [], alsoIn = found] = await Promise.all(searches)
-      return found.filter(({ id }) => id > after && alsoIn.some((user) => user.id === id))
+      const find = username === undefined ? statements.findByEmail : statements.findByUsername
+      const found = await find(runner(db, 'read', until), { username: username ?? null, email: email ?? null })
+      return found.filter(({ id }) => id > after)
     },
 
     stream: pages.stream,
