@@ -85,8 +85,6 @@ export function createPool(options: PoolOptions) {
   const maxWrites = connections - RESERVED_FOR_READS
   const suspicionMs = deadlineMs * SUSPICION_SHARE
   const links = new Set<Link>()
-  /** The one that was used last is used next. */
-  const idle: Link[] = []
   const waiting: Record<Use, Set<Work>> = { read: new Set(), write: new Set(), stream: new Set() }
   const opened = Promise.withResolvers<void>()
   let opening = 0
@@ -119,7 +117,6 @@ export function createPool(options: PoolOptions) {
       if (closed) return connection.destroy()
       link = { connection, work: undefined, since: performance.now() }
       links.add(link)
-      idle.push(link)
       database.hear()
       opened.resolve()
     } catch (error) {
@@ -132,6 +129,9 @@ export function createPool(options: PoolOptions) {
     }
   }
 
+  /** Those that are free; the one that was used last comes last, and is used next. */
+  const idle = () => [...links].filter(({ work }) => !work).sort((a, b) => a.since - b.since)
+
   /** Whether there is no connection, or one waits for an answer while none has had any for long. */
   function nobodyAnswers() {
     const silentSince = performance.now() - suspicionMs
@@ -143,13 +143,12 @@ export function createPool(options: PoolOptions) {
     if (!links.delete(link)) return
     // postgres.js does not reject a statement that it was given between a reset and the close.
     link.work?.reject(CLOSED)
-    if (!link.work) idle.splice(idle.indexOf(link), 1)
     link.connection.destroy()
     dispatch()
   }
 
   function dropIdle() {
-    for (const link of [...idle]) drop(link)
+    for (const link of idle()) drop(link)
   }
 
   /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
@@ -195,7 +194,7 @@ export function createPool(options: PoolOptions) {
     let wanted = 0
     for (const use of USES) {
       for (const work of waiting[use]) {
-        const link = allowance(use) > 0 ? idle.pop() : undefined
+        const link = allowance(use) > 0 ? idle().pop() : undefined
         if (!link) {
           wanted += Math.min(waiting[use].size, allowance(use))
           break
@@ -232,7 +231,6 @@ export function createPool(options: PoolOptions) {
     if (!links.has(link)) return
     if (isRetired(link)) return drop(link)
     Object.assign(link, { work: undefined, since: performance.now() })
-    idle.push(link)
     dispatch()
   }
 
@@ -266,7 +264,7 @@ export function createPool(options: PoolOptions) {
     // The idle connections may be as silent as those that wait.
     if (nobodyAnswers()) dropIdle()
     dispatch()
-    const [oldest] = idle
+    const [oldest] = idle()
     if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
   }
 
