@@ -99,10 +99,8 @@ export async function run({ sql }: Connection, text: string, parameters: readonl
 
 /** @throws TypeError for a value that PostgreSQL would not be sent as it is, such as undefined or a Date */
 export function checkParameters(parameters: readonly unknown[]): asserts parameters is readonly Parameter[] {
-  for (const [index, value] of parameters.entries()) {
+  for (const value of parameters) {
     if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') continue
-    throw new TypeError(
-      `Parameter $${index + 1} is ${typeof value}: only text, numbers, booleans and null can be sent.`,
-    )
+    throw new TypeError(`A parameter is ${typeof value}: only text, numbers, booleans and null can be sent.`)
   }
 }
