@@ -46,24 +46,22 @@ type Body = { data?: Record<string, string>; message?: string }
  * @throws with a sentence for the operator: no permission, no API server, a Secret that lacks a key
  */
 export async function ensureSecret(options: EnsureSecretOptions): Promise<'created' | 'exists'> {
-  setDefaultCACertificates([options.ca])
-  return retry(options.waitMs, () => attempt(options))
-}
-
-async function attempt(options: EnsureSecretOptions): Promise<'created' | 'exists'> {
-  const { namespace, name } = options
-  const found = await ask(options, `get Secret ${name}`, [200, 404], `/${name}`)
-  if (found.status === 404) {
-    const body = JSON.stringify(manifest(name))
-    const made = await ask(options, 'create Secrets', [201, 409], '', { method: 'POST', body })
-    return made.status === 201 ? 'created' : 'exists' // 409: another pod was first
-  }
-  const missing = KEYS.filter((key) => !found.data?.[key])
-  if (missing.length === 0) return 'exists'
-  throw new Error(
-    `Secret ${namespace}/${name} lacks ${missing.join(' and ')}. It was not made by ensure-secret: add what is ` +
-      `missing (the passwords that the database knows), or delete the Secret if the database is still empty.`,
-  )
+  const { ca, waitMs, namespace, name } = options
+  setDefaultCACertificates([ca])
+  return retry(waitMs, async () => {
+    const found = await ask(options, `get Secret ${name}`, [200, 404], `/${name}`)
+    if (found.status === 404) {
+      const body = JSON.stringify(manifest(name))
+      const made = await ask(options, 'create Secrets', [201, 409], '', { method: 'POST', body })
+      return made.status === 201 ? 'created' : 'exists' // 409: another pod was first
+    }
+    const missing = KEYS.filter((key) => !found.data?.[key])
+    if (missing.length === 0) return 'exists'
+    throw new Error(
+      `Secret ${namespace}/${name} lacks ${missing.join(' and ')}. It was not made by ensure-secret: add what is ` +
+        `missing (the passwords that the database knows), or delete the Secret if the database is still empty.`,
+    )
+  })
 }
 
 const manifest = (name: string) => ({
