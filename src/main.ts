@@ -40,9 +40,8 @@ async function serve() {
     ...config.database,
     applicationName: 'users-api',
     onChange(of, failure) {
-      const what = of === 'database' ? 'database' : 'database writes'
-      if (failure) log.warn({ reason: failure.message, code: failure.code }, `${what} unavailable`)
-      else log.info(`${what} available`)
+      if (failure) log.warn({ reason: failure.message, code: failure.code }, `${of} unavailable`)
+      else log.info(`${of} available`)
     },
   })
   const ready = createReadiness(database, [users], ({ message: reason }) =>

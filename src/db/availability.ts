@@ -1,7 +1,7 @@
 import { type DatabaseUnavailable, isHeldRow } from './unavailable.ts'
 
 /** Called when the database, or writes alone, begin to fail, and when they succeed again. */
-export type OnChange = (of: 'database' | 'writes', failure: DatabaseUnavailable | undefined) => void
+export type OnChange = (of: 'database' | 'database writes', failure: DatabaseUnavailable | undefined) => void
 
 /** What the answers of all connections tell of the database. All times are those of performance.now(). */
 export function createAvailability(onChange: OnChange = () => {}) {
@@ -37,7 +37,7 @@ export function createAvailability(onChange: OnChange = () => {}) {
       else if (failure || isHeldRow(error) || writtenAt > start) return
       if (Boolean(writeFailure) === Boolean(error)) return
       writeFailure = error
-      onChange('writes', error)
+      onChange('database writes', error)
     },
   }
 }

@@ -135,8 +135,8 @@ describe('deadlines', () => {
     await db.read('select 1')
     for (let i = 0; i < 3; i++) await db.write('select 1')
     expect(told).toEqual([
-      ['writes', 'no space left'],
-      ['writes', undefined],
+      ['database writes', 'no space left'],
+      ['database writes', undefined],
     ])
   })
 })

@@ -362,8 +362,8 @@ test('commits that wait for a standby which is away: few are stuck, other writes
   await standby('')
   await right()
   expect(api.told).toEqual([
-    ['writes', 'it did not answer in time'],
-    ['writes', undefined],
+    ['database writes', 'it did not answer in time'],
+    ['database writes', undefined],
   ])
 })
 
