@@ -1,7 +1,7 @@
 import { type BaseOptions, baseApp, finishApp } from './http/base.ts'
 import { openApi } from './http/openapi.ts'
-import { describeUsers } from './users/openapi.ts'
 import { userRoutes } from './users/routes.ts'
+import { describeUsers } from './users/schemas.ts'
 import type { UserStore } from './users/store.ts'
 
 export type AppOptions = BaseOptions & { users: UserStore }

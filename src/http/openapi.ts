@@ -27,7 +27,7 @@ export type ResourceOptions = {
 
 export type OpenApiOptions = {
   /** Each is called when the description is first asked for. */
-  resources: readonly (() => ReturnType<typeof describeResource>)[]
+  resources: readonly (() => ResourceOptions)[]
   maxBodyBytes: number
 }
 
@@ -58,7 +58,7 @@ function schemaOf(fields: Fields, changes = {}) {
 }
 
 /** The paths of a collection and its items, and their schemas. */
-export function describeResource({ name, plural, path, query, input, patch, item }: ResourceOptions) {
+function describeResource({ name, plural, path, query, input, patch, item }: ResourceOptions) {
   const Name = capitalized(name)
   const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
   const { collectionPath, itemPath, page } = filled(resource, words)
@@ -76,7 +76,7 @@ export function describeResource({ name, plural, path, query, input, patch, item
 }
 
 function describe({ resources, maxBodyBytes }: OpenApiOptions) {
-  const described = resources.map((describeOne) => describeOne())
+  const described = resources.map((optionsOf) => describeResource(optionsOf()))
   const { name: title, version, description: summary, license } = packageJson
   const { info, paths, components } = filled(base, { $maxBodyBytes: maxBodyBytes })
   return {

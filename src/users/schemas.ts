@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import { emailAddress, plainText, soughtEmail, soughtText, time } from '../fields.ts'
 import { listParameters } from '../http/list.ts'
+import type { ResourceOptions } from '../http/openapi.ts'
 import { ID } from '../http/path.ts'
 
 export const USERNAME_MAX_LENGTH = 80
@@ -45,6 +46,17 @@ export const ListQuery = z.strictObject({
       pattern: '^[^\\x00-\\x20\\x7f-\\x9f]*$',
       examples: ['alice@example.com'],
     }),
+})
+
+/** What the description of the service says of users. */
+export const describeUsers = (): ResourceOptions => ({
+  name: 'user',
+  plural: 'users',
+  path: '/users',
+  query: ListQuery,
+  input: NewUser,
+  patch: UserPatch,
+  item: userAnswer(),
 })
 
 export type User = z.output<ReturnType<typeof userAnswer>>

@@ -2,6 +2,7 @@ import * as z from 'zod'
 import { MAX_ID } from '../../../src/db/columns.ts'
 import { time } from '../../../src/fields.ts'
 import { listParameters } from '../../../src/http/list.ts'
+import type { ResourceOptions } from '../../../src/http/openapi.ts'
 import { ID } from '../../../src/http/path.ts'
 
 const userId = z
@@ -20,6 +21,16 @@ export const NotePatch = z.strictObject({ userId: userId.optional(), text: text.
 export const ListQuery = z.strictObject(listParameters)
 
 export const noteAnswer = () => z.object({ id: z.int().meta(ID), userId, text, createdAt: time, updatedAt: time })
+
+export const describeNotes = (): ResourceOptions => ({
+  name: 'note',
+  plural: 'notes',
+  path: '/notes',
+  query: ListQuery,
+  input: NoteInput,
+  patch: NotePatch,
+  item: noteAnswer(),
+})
 
 export type NoteInput = z.output<typeof NoteInput>
 export type NotePatch = z.output<typeof NotePatch>
