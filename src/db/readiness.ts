@@ -16,8 +16,6 @@ export function createReadiness(db: Pool, tables: readonly PgTable[], onWrong: (
   let right: boolean | undefined
 
   return async function ready(): Promise<void> {
-    const failure = db.failure()
-    if (failure) throw failure
     try {
       const run = runner(db, 'stream', performance.now() + ANSWER_TIMEOUT_MS)
       await Promise.all(questions.map((ask) => ask(run, {})))
