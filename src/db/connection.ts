@@ -11,8 +11,6 @@ export type Row = unknown[]
 export type ConnectionOptions = {
   address: Address
   applicationName: string
-  /** Longest wait for the first answer, in ms. */
-  connectTimeoutMs: number
   /** PostgreSQL ends a statement that runs or waits for a lock for longer, in ms; never if left out. */
   statementTimeoutMs?: number
   lockTimeoutMs?: number
@@ -21,6 +19,9 @@ export type ConnectionOptions = {
 }
 
 export type Connection = Awaited<ReturnType<typeof connect>>
+
+/** Longest wait for the first answer. Short, so that a database that was out of reach is found soon after it returns. */
+const CONNECT_TIMEOUT_MS = 1500
 
 const asText = (value: string) => value
 
@@ -70,7 +71,7 @@ export async function connect(options: ConnectionOptions) {
   const timer = setTimeout(() => {
     timedOut = true
     destroy()
-  }, options.connectTimeoutMs)
+  }, CONNECT_TIMEOUT_MS)
   try {
     await sql`select 1`
   } catch (error) {

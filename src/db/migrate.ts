@@ -21,7 +21,6 @@ export type MigrateOptions = {
 const LOCK_KEY = 7_203_411
 /** While a migration waits for a table, everybody else who needs it waits behind it. */
 const LOCK_TIMEOUT_MS = 1000
-const CONNECT_TIMEOUT_MS = 5000
 const CLOSE_TIMEOUT_MS = 1000
 /** SQLSTATEs (PostgreSQL, appendix A). */
 const LOCK_NOT_AVAILABLE = '55P03'
@@ -48,8 +47,7 @@ export async function migrate({ address, folder, api, waitMs }: MigrateOptions):
 
 /** Migrates on a connection of its own. Closing it also ends a transaction that failed. */
 async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']): Promise<number> {
-  const connectTimeoutMs = CONNECT_TIMEOUT_MS
-  const { sql, close } = await connect({ address, applicationName: 'users-api migrate', connectTimeoutMs })
+  const { sql, close } = await connect({ address, applicationName: 'users-api migrate' })
   try {
     // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
     // The lock time-out is set here, because a pooler refuses or drops it as an option of the connection.

@@ -43,8 +43,6 @@ const USES = ['read', 'write', 'stream'] as const
 
 const TICK_MS = 100
 const IDLE_TIMEOUT_MS = 10_000
-/** Short, so that a database that was out of reach is found again soon after it returns. */
-const CONNECT_TIMEOUT_MS = 1500
 const RECONNECT_INTERVAL_MS = 250
 const RENEW_INTERVAL_MS = 1000
 /** A read is sent so often if its connection is lost each time: when all are cut, the next may be about to end as well. */
@@ -102,7 +100,6 @@ export function createPool(options: PoolOptions) {
     const attempt = () =>
       connect({
         ...options,
-        connectTimeoutMs: CONNECT_TIMEOUT_MS,
         statementTimeoutMs: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
         lockTimeoutMs: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
         onClose: () => link && drop(link),
@@ -204,7 +201,7 @@ export function createPool(options: PoolOptions) {
       }
     }
     const room = connections + STREAM_CONNECTIONS - links.size
-    const missing = (nobodyAnswers() ? 1 : Math.min(wanted, room)) - opening
+    const missing = Math.max(Math.min(wanted, room), nobodyAnswers() ? 1 : 0) - opening
     for (let i = 0; i < missing; i++) void open()
   }
 
@@ -312,8 +309,7 @@ export function createPool(options: PoolOptions) {
       closed = true
       clearInterval(ticker)
       for (const use of USES) rejectWaiting(use, STOPPING)
-      const ended = Promise.all([...links].map(({ connection }) => connection.close(timeoutMs)))
-      await Promise.race([ended, sleep(timeoutMs, undefined, { ref: false })])
+      await Promise.all([...links].map(({ connection }) => connection.close(timeoutMs)))
     },
   }
 }
