@@ -40,13 +40,11 @@ export function gather<Item, Result>({ run, maxWeight, weigh = () => 1 }: Gather
   setInterval(() => setImmediate(onTick), TICK_MS).unref()
 
   function onTick() {
-    rejectLate(waiting, TOO_LATE)
-    for (const batch of inFlight) rejectLate(batch, NO_ANSWER)
-  }
-
-  function rejectLate(entries: Entry<Item, Result>[], reason: Error) {
     const now = performance.now()
-    for (const { until, reject } of entries) if (until <= now) reject(reason)
+    const isLate = ({ until }: { until: number }) => until <= now
+    for (const { reject } of waiting.filter(isLate)) reject(TOO_LATE)
+    waiting = waiting.filter((entry) => !isLate(entry))
+    for (const { reject } of [...inFlight].flat().filter(isLate)) reject(NO_ANSWER)
   }
 
   /** The first items that fit in one batch. */
@@ -75,9 +73,6 @@ export function gather<Item, Result>({ run, maxWeight, weigh = () => 1 }: Gather
 
   function flush() {
     scheduled = false
-    rejectLate(waiting, TOO_LATE)
-    const now = performance.now()
-    waiting = waiting.filter(({ until }) => until > now)
     while (waiting.length > 0 && inFlight.size < IN_FLIGHT_MAX) void send(nextBatch())
   }
 
