@@ -11,11 +11,9 @@ import resource from './openapi-resource.json' with { type: 'json' }
 type Fields = z.ZodObject<Record<string, z.ZodType>>
 
 export type ResourceOptions = {
-  /** The words for one of it and for several, such as `user` and `users`. */
+  /** The words for one of it and for several, such as `user` and `users`; the second is its path as well. */
   name: string
   plural: string
-  /** Where the collection is, such as `/users`. */
-  path: string
   /** The schema of the list's query. The last call on each parameter is `meta`: its meaning and an example. */
   query: Fields
   /** The schemas of the body: of POST and PUT, and of PATCH. */
@@ -58,13 +56,13 @@ function schemaOf(fields: Fields, changes = {}) {
 }
 
 /** The paths of a collection and its items, and their schemas. */
-function describeResource({ name, plural, path, query, input, patch, item }: ResourceOptions) {
+function describeResource({ name, plural, query, input, patch, item }: ResourceOptions) {
   const Name = capitalized(name)
   const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
   const { collectionPath, itemPath, page } = filled(resource, words)
   const list = { ...collectionPath.get, parameters: parametersOf(query) }
   return {
-    paths: { [path]: { ...collectionPath, get: list }, [`${path}/{id}`]: itemPath },
+    paths: { [`/${plural}`]: { ...collectionPath, get: list }, [`/${plural}/{id}`]: itemPath },
     schemas: {
       [`${Name}Input`]: schemaOf(input),
       [`${Name}Patch`]: schemaOf(patch),

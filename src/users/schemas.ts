@@ -52,7 +52,6 @@ export const ListQuery = z.strictObject({
 export const describeUsers = (): ResourceOptions => ({
   name: 'user',
   plural: 'users',
-  path: '/users',
   query: ListQuery,
   input: NewUser,
   patch: UserPatch,

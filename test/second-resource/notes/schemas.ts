@@ -25,7 +25,6 @@ export const noteAnswer = () => z.object({ id: z.int().meta(ID), userId, text, c
 export const describeNotes = (): ResourceOptions => ({
   name: 'note',
   plural: 'notes',
-  path: '/notes',
   query: ListQuery,
   input: NoteInput,
   patch: NotePatch,
