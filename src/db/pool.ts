@@ -144,8 +144,13 @@ export function createPool(options: PoolOptions) {
     dispatch()
   }
 
+  /** Drops all of them before any of those who wait could get one. */
   function dropIdle() {
-    for (const link of idle()) drop(link)
+    for (const link of idle()) {
+      links.delete(link)
+      link.connection.destroy()
+    }
+    dispatch()
   }
 
   /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
@@ -260,7 +265,6 @@ export function createPool(options: PoolOptions) {
     if (stuckWrites() >= maxWrites) rejectWaiting('write', STUCK)
     // The idle connections may be as silent as those that wait.
     if (nobodyAnswers()) dropIdle()
-    dispatch()
     const [oldest] = idle()
     if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
   }
