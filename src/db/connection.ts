@@ -3,6 +3,15 @@ import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
+declare module 'postgres' {
+  interface Options<T extends Record<string, PostgresType>> {
+    /** Makes the socket of a connection. It is in the README of postgres.js and missing in its types. */
+    socket?: () => Socket
+    /** Names the types, so that they match the declaration of postgres.js. */
+    types?: T
+  }
+}
+
 /** What a statement may be given. Anything else is a mistake of ours. */
 export type Parameter = string | number | boolean | null
 /** A row's columns in the order of the statement: text, but for booleans, JSON and numbers of up to 4 bytes. */
@@ -37,7 +46,7 @@ export async function connect(options: ConnectionOptions) {
   let socket: Socket | undefined
   let timedOut = false
   let open = false
-  const settings = {
+  const sql = postgres({
     ...address,
     ssl: address.ssl === 'disable' ? false : address.ssl,
     max: 1,
@@ -54,7 +63,6 @@ export async function connect(options: ConnectionOptions) {
     },
     onnotice: () => {},
     onclose: () => open && onClose?.(),
-    // It is in the README of postgres.js and missing in its types.
     socket() {
       // Called again when postgres.js reconnects, which it would do for ever where a server hangs up each time.
       if (socket) throw new DatabaseUnavailable(timedOut ? 'it does not answer' : 'it closed the connection', 'unsent')
@@ -64,8 +72,7 @@ export async function connect(options: ConnectionOptions) {
       // For TLS postgres.js reads the server's name from its socket.
       return Object.assign(socket, { host: address.host })
     },
-  }
-  const sql = postgres(settings)
+  })
   /** Cuts the connection at once. */
   const destroy = () => void socket?.destroy()
   const timer = setTimeout(() => {

@@ -62,14 +62,8 @@ export function createUserStore(db: Pool) {
     return { outcome: versions && (await get(id, until)) ? 'stale' : 'missing' }
   }
 
-  const findRivals = (
-    { id, username, email, key }: { id: number; username: string | null; email: string | null; key: string | null },
-    until: number,
-  ) => statements.findRivals(runner(db, 'read', until), { id, username, email, key })
-  type Rivals = Awaited<ReturnType<typeof findRivals>>
-
   /** The fields that rivals have; none if they came and went. */
-  const conflict = (rivals: Rivals): Refusal | undefined => {
+  const conflict = (rivals: Awaited<ReturnType<typeof statements.findRivals>>): Refusal | undefined => {
     const fields = FIELDS.filter((field) => rivals.some((rival) => rival[field]))
     return fields.length > 0 ? { outcome: 'conflict', fields } : undefined
   }
@@ -96,7 +90,7 @@ export function createUserStore(db: Pool) {
       for (;;) {
         const inserted = await insert(row, until)
         if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
-        const rivals = await findRivals({ ...row, id: NO_ID }, until)
+        const rivals = await statements.findRivals(runner(db, 'read', until), { ...row, id: NO_ID })
         const before = rivals.find(({ sameKey }) => sameKey)
         if (before)
           return before.hash === row.hash ? asCreated(before.id, row, before.createdAt) : { outcome: 'key-reused' }
@@ -115,7 +109,8 @@ export function createUserStore(db: Pool) {
         return row ?? (await missed(id, versions, until))
       } catch (error) {
         if (!isUniqueViolation(error)) throw error
-        const refused = conflict(await findRivals({ id, username, email, key: null }, until))
+        const rivals = await statements.findRivals(runner(db, 'read', until), { id, username, email, key: null })
+        const refused = conflict(rivals)
         if (refused) return refused
         throw new DatabaseUnavailable('another user came and went', 'refused')
       }
