@@ -21,6 +21,7 @@ type Batch = { items: string[]; until: number; answer(): void; fail(error: unkno
 function gathering(options: Partial<GatherOptions<string, string>> = {}) {
   const batches: Batch[] = []
   const ask = gather<string, string>({
+    maxInFlight: 2,
     maxWeight: 3,
     run: (items, until) =>
       new Promise((resolve, reject) => {
@@ -71,7 +72,7 @@ test('items of one turn go together, in their order, in batches of at most maxWe
   expect(await Promise.all(answers)).toEqual([...'ABCDE'])
 })
 
-test('at most two batches are under way: what comes meanwhile goes together afterwards', async () => {
+test('at most maxInFlight batches are under way: what comes meanwhile goes together afterwards', async () => {
   const { ask, batches, sent } = gathering()
   for (const item of 'ab') {
     void ask(item, NEVER)

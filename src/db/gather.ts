@@ -6,6 +6,8 @@ export type GatherOptions<Item, Result> = {
    * in the order of the items.
    */
   run(items: Item[], until: number): Promise<(Result | Promise<Result>)[]>
+  /** Batches under way at a time. With two, one is answered while the next is with PostgreSQL. */
+  maxInFlight: number
   /** Most that the items of a batch weigh together. A heavier item goes alone. */
   maxWeight: number
   /** Weight of an item; 1 if left out. */
@@ -19,19 +21,17 @@ type Entry<Item, Result> = {
   reject(error: unknown): void
 }
 
-/** Batches under way at a time: while one is answered, the next is with PostgreSQL. */
-const IN_FLIGHT_MAX = 2
 /** How often the deadlines of items are looked at. */
 const TICK_MS = 100
 
 /**
  * Makes a function that asks for one item. Items that are asked for in the same turn of the event loop, or while
- * two batches are under way, go in one batch. An item that is alone goes at the end of the turn.
+ * `maxInFlight` batches are under way, go in one batch. An item that is alone goes at the end of the turn.
  *
  * Each item has a deadline of its own. Past it the caller gets DatabaseUnavailable: an item that waits leaves, one that
  * is under way is left to its batch.
  */
-export function gather<Item, Result>({ run, maxWeight, weigh = () => 1 }: GatherOptions<Item, Result>) {
+export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () => 1 }: GatherOptions<Item, Result>) {
   const inFlight = new Set<Entry<Item, Result>[]>()
   let waiting: Entry<Item, Result>[] = []
   let scheduled = false
@@ -73,7 +73,7 @@ export function gather<Item, Result>({ run, maxWeight, weigh = () => 1 }: Gather
 
   function flush() {
     scheduled = false
-    while (waiting.length > 0 && inFlight.size < IN_FLIGHT_MAX) void send(nextBatch())
+    while (waiting.length > 0 && inFlight.size < maxInFlight) void send(nextBatch())
   }
 
   /** At the end of this turn of the event loop, when every request that came with it has been read. */

@@ -18,6 +18,7 @@ const PAGE_WEIGHT_MIN = 100
 /** Makes a function that gets one row by its id; ids that are asked for together share a statement. */
 export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise<Map<number, T>>) =>
   gather<number, T | undefined>({
+    maxInFlight: 2,
     maxWeight: 100,
     async run(ids, until) {
       const found = await find(runner(db, 'read', until), arrayText(ids))
@@ -38,6 +39,7 @@ export function gatherPages<Page, Row extends { id: number }>(
   rowsOf: (page: Page) => Row[],
 ) {
   const getPage = gather<{ after: number; limit: number }, Page>({
+    maxInFlight: 2,
     maxWeight: 4000,
     weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
     run(pages, until) {
@@ -85,6 +87,8 @@ export function gatherInserts<Row, Inserted>(
 ) {
   let conflictsUntil = Number.NEGATIVE_INFINITY
   return gather<Row, Inserted | undefined>({
+    // A commit costs more than a row: all that come meanwhile share the next one.
+    maxInFlight: 1,
     maxWeight: 200,
     async run(rows, until) {
       const run = runner(db, 'write', until)
