@@ -1,70 +1,32 @@
-import { execFileSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { cpSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { makeRepository, OVERLAY } from './repository.ts'
 import { setImage } from './set-image.ts'
 
-const ROOT = join(import.meta.dirname, '../..')
-const OVERLAY = 'kustomize/overlays/gke/kustomization.yaml'
 const DIGEST = `sha256:${'0123456789abcdef'.repeat(4)}`
 const NEXT_DIGEST = `sha256:${'fedcba9876543210'.repeat(4)}`
 
-let folder: string
-let clone: string
-
-/** Nothing of the developer's own git settings (hooks, signing) takes part. */
-const environment = {
-  ...process.env,
-  GIT_CONFIG_GLOBAL: '/dev/null',
-  GIT_CONFIG_SYSTEM: '/dev/null',
-  GIT_AUTHOR_NAME: 'test',
-  GIT_AUTHOR_EMAIL: 'test@example.com',
-  GIT_COMMITTER_NAME: 'test',
-  GIT_COMMITTER_EMAIL: 'test@example.com',
-}
-const run = (command: string, args: string[], cwd: string, env: NodeJS.ProcessEnv = environment) =>
-  execFileSync(command, args, { cwd, encoding: 'utf8', env, stdio: ['ignore', 'pipe', 'pipe'] }).trim()
-const git = (cwd: string, ...args: string[]) => run('git', args, cwd)
-const script = (args: string[], env = environment) =>
-  run(process.execPath, [join(ROOT, '.github/scripts/set-image.ts'), ...args], clone, env)
-const overlay = (cwd = clone) => readFileSync(join(cwd, OVERLAY), 'utf8')
-
-/** A program of this name that comes first in PATH: what it is called with goes to `calls`. */
-function stub(name: string, body: string) {
-  const bin = join(folder, 'bin')
-  mkdirSync(bin, { recursive: true })
-  writeFileSync(join(bin, name), `#!/bin/sh\n${body}\n`, { mode: 0o755 })
-  return { ...environment, PATH: `${bin}:${process.env.PATH}` }
-}
-
+let repository: ReturnType<typeof makeRepository>
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'set-image-'))
-  const origin = join(folder, 'origin.git')
-  const seed = join(folder, 'seed')
-  clone = join(folder, 'clone')
-  mkdirSync(join(seed, dirname(OVERLAY)), { recursive: true })
-  cpSync(join(ROOT, OVERLAY), join(seed, OVERLAY))
-  git(folder, 'init', '--quiet', '--bare', '--initial-branch=main', origin)
-  git(folder, 'init', '--quiet', '--initial-branch=main', seed)
-  git(seed, 'add', '.')
-  git(seed, 'commit', '--quiet', '--message=seed')
-  git(seed, 'push', '--quiet', origin, 'main')
-  git(folder, 'clone', '--quiet', origin, clone)
+  repository = makeRepository()
 })
+afterEach(() => repository.remove())
 
-afterEach(() => rmSync(folder, { recursive: true }))
+const git = (...args: string[]) => repository.git(...args)
+const script = (...args: string[]) => repository.script('set-image.ts', ...args)
+const overlay = () => readFileSync(join(repository.clone, OVERLAY), 'utf8')
 
 describe('the image that the gke overlay names', () => {
   test('is set by tag and digest in one commit that touches nothing else', () => {
     const before = overlay()
-    script([`1.2.3@${DIGEST}`])
+    script(`1.2.3@${DIGEST}`)
 
-    expect(git(clone, 'show', '--name-only', '--format=%s', 'HEAD').split(/\n+/)).toEqual([
+    expect(git('show', '--name-only', '--format=%s', 'HEAD').split(/\n+/)).toEqual([
       'deploy(gke): users-api 1.2.3',
       OVERLAY,
     ])
-    expect(git(clone, 'status', '--porcelain')).toBe('')
+    expect(git('status', '--porcelain')).toBe('')
     const images = (text: string) => text.split('\n').filter((line) => /^\s+(newTag|digest):/.test(line))
     const others = (text: string) => text.split('\n').filter((line) => !/^\s+(newTag|digest):/.test(line))
     expect(images(overlay()).map((line) => line.trim())).toEqual([`newTag: '1.2.3'`, `digest: ${DIGEST}`])
@@ -72,26 +34,26 @@ describe('the image that the gke overlay names', () => {
   })
 
   test('stays, without a commit, when it is set a second time', () => {
-    script([`1.2.3@${DIGEST}`])
-    const head = git(clone, 'rev-parse', 'HEAD')
-    expect(script([`1.2.3@${DIGEST}`])).toMatch('nothing to do')
-    expect(git(clone, 'rev-parse', 'HEAD')).toBe(head)
+    script(`1.2.3@${DIGEST}`)
+    const head = git('rev-parse', 'HEAD')
+    expect(script(`1.2.3@${DIGEST}`)).toMatch('nothing to do')
+    expect(git('rev-parse', 'HEAD')).toBe(head)
   })
 
   test('goes back to the one before by git revert', () => {
-    script([`1.2.3@${DIGEST}`])
+    script(`1.2.3@${DIGEST}`)
     const before = overlay()
-    script([`1.2.4@${NEXT_DIGEST}`])
+    script(`1.2.4@${NEXT_DIGEST}`)
     expect(overlay()).toContain(NEXT_DIGEST)
-    git(clone, 'revert', '--no-edit', 'HEAD')
+    git('revert', '--no-edit', 'HEAD')
     expect(overlay()).toBe(before)
   })
 
   test.each(['', '1.2.3', DIGEST, `1.2.3@sha256:123`, `a b@${DIGEST}`, `1.2.3@${DIGEST}0`, `$(id)@${DIGEST}`])(
     'is refused as %j',
     (image) => {
-      expect(() => script([image])).toThrow(/is not TAG@sha256:DIGEST/)
-      expect(git(clone, 'status', '--porcelain')).toBe('')
+      expect(() => script(image)).toThrow(/is not TAG@sha256:DIGEST/)
+      expect(git('status', '--porcelain')).toBe('')
     },
   )
 
@@ -109,74 +71,95 @@ describe('the image that the gke overlay names', () => {
     )
   })
 
+  test('can be that of another overlay', () => {
+    const other = join(repository.clone, 'kustomize/overlays/gke-other/kustomization.yaml')
+    cpSync(join(repository.clone, dirname(OVERLAY)), dirname(other), { recursive: true })
+    git('add', '.')
+    git('commit', '--quiet', '--message=other')
+    const before = overlay()
+    script('--overlay', 'gke-other', `1.2.3@${DIGEST}`)
+    expect(readFileSync(other, 'utf8')).toContain(DIGEST)
+    expect(overlay()).toBe(before)
+    expect(git('log', '-1', '--format=%s')).toBe('deploy(gke-other): users-api 1.2.3')
+  })
+
   test('has a name, which --name prints', () => {
-    expect(overlay()).toContain(`newName: ${script(['--name'])}\n`)
+    expect(overlay()).toContain(`newName: ${script('--name')}\n`)
   })
 })
 
-describe('--of', () => {
-  const version = (...args: string[]) => script([`1.2.3@${DIGEST}`, '--push', '--of', ...args])
+describe('a commit', () => {
+  /** A commit on main. Its image's tag names it. */
+  const commitToMain = (file: string) => `sha-${repository.commit(file)}`
+  const deploy = (tag: string, digest = DIGEST) => script(`${tag}@${digest}`, '--push')
+  const deployed = () => /newTag: '(.*)'/.exec(git('show', `origin/main:${OVERLAY}`))?.[1]
 
-  /** Somebody's commit on main. */
-  function commit(file: string) {
-    const other = join(folder, 'other')
-    git(folder, 'clone', '--quiet', join(folder, 'origin.git'), other)
-    writeFileSync(join(other, file), `${readFileSync(join(other, OVERLAY), 'utf8')}# changed\n`)
-    git(other, 'add', '.')
-    git(other, 'commit', '--quiet', '--message=theirs')
-    git(other, 'push', '--quiet', 'origin', 'main')
-  }
-
-  test('deploys a version of the newest commit', () => {
-    version('HEAD')
-    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('deploy(gke): users-api 1.2.3')
+  test('that is older than the deployed one is not deployed, as when its release is run again', () => {
+    const older = commitToMain('older')
+    const newer = commitToMain('newer')
+    deploy(newer)
+    expect(deploy(older, NEXT_DIGEST)).toBe(`${older} is not deployed: its commit is older than that of ${newer}`)
+    expect(deployed()).toBe(newer)
+    expect(git('status', '--porcelain')).toBe('')
   })
 
-  test('deploys it also where main has since only named another image', () => {
-    const tagged = git(clone, 'rev-parse', 'HEAD')
-    commit(OVERLAY)
-    version(tagged)
-    expect(git(clone, 'log', '--format=%s', 'origin/main').split('\n')).toEqual([
-      'deploy(gke): users-api 1.2.3',
-      'theirs',
-      'seed',
+  test('is deployed in its turn, whatever commits wait behind it', () => {
+    const [first, second] = [commitToMain('first'), commitToMain('second')]
+    deploy(first)
+    deploy(second)
+    expect(git('log', '--format=%s', '-2', 'origin/main').split('\n')).toEqual([
+      `deploy(gke): users-api ${second}`,
+      `deploy(gke): users-api ${first}`,
     ])
   })
 
-  test('deploys no version that main has moved on from', () => {
-    const tagged = git(clone, 'rev-parse', 'HEAD')
-    commit('source.ts')
-    expect(version(tagged)).toBe('1.2.3 is published and not deployed: the branch is at another commit')
-    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('theirs')
-    expect(git(clone, 'status', '--porcelain')).toBe('')
+  test('that was built a second time is deployed again', () => {
+    const tag = commitToMain('source')
+    deploy(tag)
+    deploy(tag, NEXT_DIGEST)
+    expect(git('show', `origin/main:${OVERLAY}`)).toContain(NEXT_DIGEST)
   })
 
-  test('deploys no pre-release', () => {
-    expect(script([`2.0.0-rc.1@${DIGEST}`, '--push', '--of', 'HEAD'])).toMatch(/not deployed: it is a pre-release$/)
-    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('seed')
+  test('stays rolled back after a revert, until a newer one is deployed', () => {
+    const [first, second, third] = [commitToMain('first'), commitToMain('second'), commitToMain('third')]
+    deploy(second)
+    deploy(third, NEXT_DIGEST)
+    git('revert', '--no-edit', 'HEAD')
+    git('push', '--quiet', 'origin', 'main')
+    expect(deployed()).toBe(second)
+
+    expect(deploy(first, NEXT_DIGEST)).toMatch('is not deployed')
+    expect(deploy(second)).toMatch('nothing to do')
+    expect(deployed()).toBe(second)
+    const fourth = commitToMain('fourth')
+    deploy(fourth)
+    expect(deployed()).toBe(fourth)
   })
 
-  test('leaves main its images, whose tags have a hyphen, too', () => {
-    script([`sha-1a2b3c4@${DIGEST}`, '--push'])
-    expect(git(clone, 'log', '-1', '--format=%s', 'origin/main')).toBe('deploy(gke): users-api sha-1a2b3c4')
+  test('is compared with that of a version, too', () => {
+    const older = commitToMain('older')
+    commitToMain('newer')
+    git('tag', 'v1.2.3')
+    deploy('1.2.3')
+    expect(deploy(older, NEXT_DIGEST)).toMatch(/is older than that of 1\.2\.3$/)
   })
 })
 
 describe('--push', () => {
   test('sends the commit to the branch that is checked out', () => {
-    script([`1.2.3@${DIGEST}`, '--push'])
-    expect(git(clone, 'ls-remote', 'origin', 'main')).toContain(git(clone, 'rev-parse', 'HEAD'))
+    script(`1.2.3@${DIGEST}`, '--push')
+    expect(git('ls-remote', 'origin', 'main')).toContain(git('rev-parse', 'HEAD'))
   })
 
   test('keeps what others pushed, also between its fetch and its push', () => {
-    const other = join(folder, 'other')
-    git(folder, 'clone', '--quiet', join(folder, 'origin.git'), other)
+    const { folder, origin } = repository
+    git('clone', '--quiet', origin, join(folder, 'other'))
     // The first push of the script finds that somebody was faster: this hook is that somebody.
-    const hook = `[ -e ${folder}/raced ] || { touch ${folder}/raced; cd ${other} && unset GIT_DIR && git commit -q --allow-empty -m theirs && git push -q origin main; }`
-    writeFileSync(join(clone, '.git/hooks/pre-push'), `#!/bin/sh\n${hook}\n`, { mode: 0o755 })
+    const hook = `[ -e ${folder}/raced ] || { touch ${folder}/raced; cd ${folder}/other && unset GIT_DIR && git commit -q --allow-empty -m theirs && git push -q origin main; }`
+    writeFileSync(join(repository.clone, '.git/hooks/pre-push'), `#!/bin/sh\n${hook}\n`, { mode: 0o755 })
 
-    script([`1.2.3@${DIGEST}`, '--push'])
-    expect(git(clone, 'log', '--format=%s', 'origin/main').split('\n')).toEqual([
+    script(`1.2.3@${DIGEST}`, '--push')
+    expect(git('log', '--format=%s', 'origin/main').split('\n')).toEqual([
       'deploy(gke): users-api 1.2.3',
       'theirs',
       'seed',
@@ -184,45 +167,50 @@ describe('--push', () => {
   })
 
   test('ends with an error when the branch takes no push', () => {
-    writeFileSync(join(folder, 'origin.git/hooks/pre-receive'), '#!/bin/sh\nexit 1\n', { mode: 0o755 })
-    expect(() => script([`1.2.3@${DIGEST}`, '--push'])).toThrow()
+    writeFileSync(join(repository.origin, 'hooks/pre-receive'), '#!/bin/sh\nexit 1\n', { mode: 0o755 })
+    expect(() => script(`1.2.3@${DIGEST}`, '--push')).toThrow()
   })
 })
 
 describe('--pull-request', () => {
-  const propose = (image: string, open: { number: number; isCrossRepository: boolean }[] = []) =>
-    script(
-      [image, '--pull-request'],
-      stub('gh', `echo "$@" >>${folder}/calls; [ "$2" != list ] || echo '${JSON.stringify(open)}'`),
-    )
-  const calls = () => readFileSync(join(folder, 'calls'), 'utf8')
+  function propose(image: string, open: { number: number; isCrossRepository: boolean }[] = []) {
+    repository.stub('gh', `[ "$2" != list ] || echo '${JSON.stringify(open)}'`)
+    return script(image, '--pull-request')
+  }
+  const calls = () => repository.calls().join('\n')
 
   test('leaves main alone and opens one from a branch of its own', () => {
-    const main = git(clone, 'rev-parse', 'origin/main')
+    const main = git('rev-parse', 'origin/main')
     propose(`1.2.3@${DIGEST}`)
-    expect(git(clone, 'ls-remote', 'origin', 'main')).toContain(main)
-    expect(git(clone, 'ls-remote', 'origin', 'deploy/image')).toContain(git(clone, 'rev-parse', 'HEAD'))
-    expect(calls()).toContain('pr create --head deploy/image --base main --title deploy(gke): users-api 1.2.3')
+    expect(git('ls-remote', 'origin', 'main')).toContain(main)
+    expect(git('ls-remote', 'origin', 'deploy/gke')).toContain(git('rev-parse', 'HEAD'))
+    expect(calls()).toContain('pr create --head deploy/gke --base main --title deploy(gke): users-api 1.2.3')
   })
 
   test('replaces the image of the one that waits', () => {
     propose(`1.2.3@${DIGEST}`)
-    git(clone, 'switch', '--quiet', 'main')
+    git('switch', '--quiet', 'main')
     propose(`1.2.4@${NEXT_DIGEST}`, [
       { number: 6, isCrossRepository: true },
       { number: 7, isCrossRepository: false },
     ])
-    expect(calls()).toContain('pr list --head deploy/image --base main --json number,isCrossRepository')
+    expect(calls()).toContain('pr list --head deploy/gke --base main --json number,isCrossRepository')
     expect(calls()).toContain('pr edit 7 --title deploy(gke): users-api 1.2.4')
-    expect(git(clone, 'log', '--format=%s', 'origin/deploy/image').split('\n')).toEqual([
-      'deploy(gke): users-api 1.2.4',
-      'seed',
-    ])
+    expect(git('log', '--format=%s', 'origin/deploy/gke').split('\n')).toEqual(['deploy(gke): users-api 1.2.4', 'seed'])
+  })
+
+  test('does not go back to an older commit than that of the one that waits', () => {
+    const older = `sha-${repository.commit('older')}`
+    const newer = `sha-${repository.commit('newer')}`
+    propose(`${newer}@${DIGEST}`)
+    git('switch', '--quiet', 'main')
+    expect(propose(`${older}@${NEXT_DIGEST}`, [{ number: 7, isCrossRepository: false }])).toMatch('is not deployed')
+    expect(git('log', '-1', '--format=%s', 'origin/deploy/gke')).toBe(`deploy(gke): users-api ${newer}`)
   })
 
   test("leaves a fork's pull request from a branch of that name alone", () => {
     propose(`1.2.3@${DIGEST}`, [{ number: 6, isCrossRepository: true }])
     expect(calls()).not.toContain('pr edit')
-    expect(calls()).toContain('pr create --head deploy/image')
+    expect(calls()).toContain('pr create --head deploy/gke')
   })
 })

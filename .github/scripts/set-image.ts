@@ -1,30 +1,24 @@
 /**
- * Names the image that the gke overlay deploys, and commits that: the step between a pushed image and a synced cluster.
+ * Names the image that an overlay deploys, and commits that: the step between a pushed image and a synced cluster.
  *
- *   node .github/scripts/set-image.ts 1.2.3@sha256:... [--push | --pull-request] [--of COMMIT]
+ *   node .github/scripts/set-image.ts sha-1a2b3c4@sha256:... [--overlay gke] [--push | --pull-request]
  *   node .github/scripts/set-image.ts --name      prints the image's name, without a tag
  *
  * --push puts the commit on the branch that is checked out, however often others push meanwhile; --pull-request proposes
- * it from the branch `deploy/image` instead (with `gh`, for a protected main). Running it again changes nothing.
+ * it from the branch `deploy/OVERLAY` instead (with `gh`, for a protected main). Running it again changes nothing.
  *
- * --of is for a version's tag: COMMIT is what the image was built from. A pre-release, and a version that the branch has
- * moved on from, change nothing either: production would go back.
+ * A tag says which commit the image was built from: sha-COMMIT, or a version's. An image of an older commit than the one
+ * that is deployed changes nothing either: a release that is run again must not take production back.
  */
-import { execFileSync } from 'node:child_process'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { fail, run, start } from './run.ts'
 
-const OVERLAY = 'kustomize/overlays/gke/kustomization.yaml'
-const PROPOSAL = 'deploy/image'
 const PUSH_ATTEMPTS = 5
 const TAG_AND_DIGEST = /^(\w[\w.-]{0,127})@(sha256:[0-9a-f]{64})$/
 
 type PullRequest = { number: number; isCrossRepository: boolean }
-
-const fail = (message: string): never => {
-  throw new Error(message)
-}
 
 /** The kustomization with its one image set to `tag@digest`. Every other character, comments included, stays. */
 export function setImage(kustomization: string, image: string) {
@@ -40,10 +34,10 @@ export function setImage(kustomization: string, image: string) {
   )
 }
 
-/** The value of a key that the kustomization must have once. */
+/** The value of a key that the kustomization must have once, without quotes. */
 function only(kustomization: string, key: string) {
-  const [match, ...others] = [...kustomization.matchAll(new RegExp(`^ +${key}: *(.*)$`, 'gm'))]
-  return match?.[1] && others.length === 0 ? match[1] : fail(`${OVERLAY} must have exactly one ${key}`)
+  const [match, ...others] = [...kustomization.matchAll(new RegExp(`^ +${key}: *['"]?(.*?)['"]?$`, 'gm'))]
+  return match?.[1] && others.length === 0 ? match[1] : fail(`the overlay must have exactly one ${key}`)
 }
 
 function main(args: string[]) {
@@ -57,34 +51,44 @@ function main(args: string[]) {
       name: { type: 'boolean' },
       push: { type: 'boolean' },
       'pull-request': { type: 'boolean' },
-      of: { type: 'string' },
+      overlay: { type: 'string', default: 'gke' },
     },
   })
   const root = run('git', 'rev-parse', '--show-toplevel')
   const git = (...args: string[]) => run('git', '-C', root, ...args)
-  if (values.name) return console.log(only(readFileSync(join(root, OVERLAY), 'utf8'), 'newName'))
+  const kustomization = `kustomize/overlays/${values.overlay}/kustomization.yaml`
+  const file = join(root, kustomization)
+  if (values.name) return console.log(only(readFileSync(file, 'utf8'), 'newName'))
   const [tag = ''] = image.split('@')
-  const subject = `deploy(gke): users-api ${tag}`
+  const subject = `deploy(${values.overlay}): users-api ${tag}`
+  const proposal = `deploy/${values.overlay}`
 
-  /** The last commit that changed more than which image is deployed. */
-  const source = (commit: string) => git('log', '-1', '--format=%H', commit, '--', '.', `:(exclude)${OVERLAY}`)
+  /** The commit that the image of this tag was built from, if the repository has it. */
+  const commitOf = (tag: string) => {
+    const name = tag.startsWith('sha-') ? tag.slice('sha-'.length) : `refs/tags/v${tag}`
+    try {
+      return git('rev-parse', '--verify', '--quiet', `${name}^{commit}`)
+    } catch {
+      return
+    }
+  }
 
-  /** Why a version is not to be deployed. */
-  const heldBack = (of: string) => {
-    if (tag.includes('-')) return `${tag} is published and not deployed: it is a pre-release`
-    if (source(of) !== source('HEAD')) return `${tag} is published and not deployed: the branch is at another commit`
+  /** Why the image must not replace the one that this kustomization names, if there is a reason. */
+  const heldBack = (current: string) => {
+    if (setImage(current, image) === current) return `${kustomization} names ${image} already: nothing to do`
+    const named = only(current, 'newTag')
+    const [from, to] = [commitOf(named), commitOf(tag)]
+    const isOlder = from && to && from !== to && git('rev-list', '--max-count=1', to, `^${from}`) === ''
+    if (isOlder) return `${tag} is not deployed: its commit is older than that of ${named}`
   }
 
   /** Commits the image on what is checked out; otherwise returns why not. */
   const commit = () => {
-    const file = join(root, OVERLAY)
     const before = readFileSync(file, 'utf8')
-    const after = setImage(before, image)
-    if (after === before) return `${OVERLAY} names ${image} already: nothing to do`
-    const reason = values.of && heldBack(values.of)
+    const reason = heldBack(before)
     if (reason) return reason
-    writeFileSync(file, after)
-    git('commit', '--quiet', `--message=${subject}`, `--message=Image: ${image}`, '--', OVERLAY)
+    writeFileSync(file, setImage(before, image))
+    git('commit', '--quiet', `--message=${subject}`, `--message=Image: ${image}`, '--', kustomization)
   }
 
   const push = () => {
@@ -107,32 +111,26 @@ function main(args: string[]) {
 
   const propose = () => {
     const base = git('symbolic-ref', '--short', 'HEAD')
-    git('switch', '--quiet', '--force-create', PROPOSAL)
+    const listed = run('gh', ...`pr list --head ${proposal} --base ${base} --json number,isCrossRepository`.split(' '))
+    // A fork's branch of the same name is listed, too.
+    const open = (JSON.parse(listed) as PullRequest[]).find(({ isCrossRepository }) => !isCrossRepository)
+    if (open) {
+      git('fetch', '--quiet', 'origin', proposal)
+      const reason = heldBack(git('show', `FETCH_HEAD:${kustomization}`))
+      if (reason) return reason
+    }
+    git('switch', '--quiet', '--force-create', proposal)
     const reason = commit()
     if (reason) return reason
     // One open proposal at most: a newer image replaces the one that waits.
-    git('push', '--quiet', '--force', 'origin', `HEAD:refs/heads/${PROPOSAL}`)
-    const listed = run('gh', ...`pr list --head ${PROPOSAL} --base ${base} --json number,isCrossRepository`.split(' '))
-    // A fork's branch of the same name is listed, too.
-    const open = (JSON.parse(listed) as PullRequest[]).find(({ isCrossRepository }) => !isCrossRepository)
+    git('push', '--quiet', '--force', 'origin', `HEAD:refs/heads/${proposal}`)
     const text = ['--title', subject, '--body', `Image: \`${image}\``]
     if (open) run('gh', 'pr', 'edit', `${open.number}`, ...text)
-    else run('gh', 'pr', 'create', '--head', PROPOSAL, '--base', base, ...text)
+    else run('gh', 'pr', 'create', '--head', proposal, '--base', base, ...text)
   }
 
   const reason = values.push ? push() : values['pull-request'] ? propose() : commit()
   console.log(reason ?? subject)
 }
 
-function run(command: string, ...args: string[]) {
-  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] }).trim()
-}
-
-if (import.meta.main) {
-  try {
-    main(process.argv.slice(2))
-  } catch (error) {
-    console.error(`set-image: ${error instanceof Error ? error.message : error}`)
-    process.exitCode = 1
-  }
-}
+if (import.meta.main) start('set-image', main)
