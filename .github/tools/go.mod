@@ -1,4 +1,4 @@
-// The checks of the workflows and manifests that are Go programs: `install` builds them, Dependabot keeps them current.
+// The checks of the workflows and manifests that are Go programs: `install` builds them, Renovate keeps them current.
 module tools
 
 go 1.26
