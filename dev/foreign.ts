@@ -3,12 +3,14 @@ import { fileURLToPath } from 'node:url'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
 import type { Address } from '../src/db/address.ts'
+import { connect } from '../src/db/connection.ts'
+import { DatabaseUnavailable } from '../src/db/unavailable.ts'
 import { aloud, DevError, type Say } from './messages.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../drizzle', import.meta.url))
 
 const RETRY_MS = 500
-const CONNECT_TIMEOUT_S = 5
+const CLOSE_TIMEOUT_MS = 1000
 /** SQLSTATE of a PostgreSQL that is still starting. */
 const CANNOT_CONNECT_NOW = '57P03'
 
@@ -29,7 +31,9 @@ export async function isForeign(address: Address, waitMs: number, say: Say, sign
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
       const sentence = `The database ${describe(address)} cannot be used: ${reason}.`
-      const starting = !(error instanceof postgres.PostgresError) || error.code === CANNOT_CONNECT_NOW
+      const code =
+        error instanceof DatabaseUnavailable || error instanceof postgres.PostgresError ? error.code : undefined
+      const starting = code === undefined || code === CANNOT_CONNECT_NOW
       if (!starting || performance.now() > until) throw new DevError(sentence)
       if (told !== reason) say(`${sentence} Trying again for up to ${Math.round(waitMs / 1000)} s.`)
       told = reason
@@ -39,8 +43,7 @@ export async function isForeign(address: Address, waitMs: number, say: Say, sign
 }
 
 async function hasForeignTables(address: Address): Promise<boolean> {
-  const ssl = address.ssl === 'disable' ? false : address.ssl
-  const sql = postgres({ ...address, ssl, max: 1, connect_timeout: CONNECT_TIMEOUT_S, onnotice: () => {} })
+  const { sql, close } = await connect({ address, applicationName: 'users-api dev' })
   try {
     const [found] = await sql`
       select exists (select from pg_tables where schemaname not in ('pg_catalog', 'information_schema', 'drizzle')) as tables,
@@ -51,6 +54,6 @@ async function hasForeignTables(address: Address): Promise<boolean> {
     const rows = await sql`select created_at from drizzle.__drizzle_migrations`
     return !rows.some(({ created_at }) => ours.includes(Number(created_at)))
   } finally {
-    await sql.end({ timeout: 1 })
+    await close(CLOSE_TIMEOUT_MS)
   }
 }

@@ -1,6 +1,7 @@
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { ConfigError, parseConfig, settings } from './config.ts'
 
@@ -89,6 +90,9 @@ test.each([
   ['DATABASE_URL', 'postgres://host/db?sslrootcert=ca.pem'],
   ['DB_PASSWORD_FILE', '/does/not/exist'],
   ['DB_SSLMODE', 'maybe'],
+  ['DB_HOST', 'host1,host2'],
+  ['DB_SSLROOTCERT', '/does/not/exist'],
+  ['DB_SSLROOTCERT', fileURLToPath(import.meta.url)],
   ['DEADLINE_MS', '1.5'],
   ['DEADLINE_MS', '60001'],
   ['DB_WRITE_CONNECTIONS', '4'],

@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import * as z from 'zod'
-import { type Address, parseAddress, SSL_MODES } from './db/address.ts'
+import { type Address, parseAddress, parseHost, readRootCert, SSL_MODES } from './db/address.ts'
 import { MIN_CONNECTIONS } from './db/pool.ts'
 import { LOG_LEVELS } from './http/log.ts'
 
@@ -54,13 +54,14 @@ const Settings = z.object({
   DATABASE_URL: readBy(parseAddress)
     .optional()
     .describe('postgres://user:password@host:port/database?sslmode=…; or its parts:'),
-  DB_HOST: z.string().default('localhost').describe('Host of the database, or the folder of its socket'),
+  DB_HOST: readBy(parseHost).default('localhost').describe('Host of the database, or the folder of its socket'),
   DB_PORT: integer(1, 65_535).default(5432).describe('Port of the database'),
   DB_NAME: z.string().default('postgres').describe('Name of the database'),
   DB_USER: z.string().default('postgres').describe('Role to log in as'),
   DB_PASSWORD: z.string().optional().describe('Its password'),
   DB_PASSWORD_FILE: passwordFile.optional().describe('File that holds the password, such as a mounted Secret'),
-  DB_SSLMODE: oneOf(SSL_MODES).default('disable').describe('disable, prefer, require or verify-full'),
+  DB_SSLMODE: oneOf(SSL_MODES).default('disable').describe('disable, prefer, require, verify-ca or verify-full'),
+  DB_SSLROOTCERT: readBy(readRootCert).optional().describe("File of the certificates that may vouch for the server's"),
   DB_CONNECTIONS: integer(MIN_CONNECTIONS, 100)
     .default(9)
     .describe('Connections; two of them are never given to writes'),
@@ -106,12 +107,14 @@ export function parseConfig(env: Record<string, string | undefined>) {
     if (s[name] > s[bound] && s[bound] > 0) throw new ConfigError(`${name} must not be more than ${bound}, ${why}.`)
   }
   const password = s.DB_PASSWORD ?? s.DB_PASSWORD_FILE ?? ''
-  const parts = { host: s.DB_HOST, port: s.DB_PORT, database: s.DB_NAME, user: s.DB_USER, password, ssl: s.DB_SSLMODE }
+  if (s.DB_SSLROOTCERT && s.DB_SSLMODE === 'disable') throw new ConfigError('DB_SSLROOTCERT needs a DB_SSLMODE.')
+  const tls = { ssl: s.DB_SSLMODE, rootCert: s.DB_SSLROOTCERT }
+  const parts = { host: s.DB_HOST, port: s.DB_PORT, database: s.DB_NAME, user: s.DB_USER, password, ...tls }
   const address: Address = s.DATABASE_URL ?? parts
   const apiPassword = s.DB_API_PASSWORD ?? s.DB_API_PASSWORD_FILE ?? ''
   if (s.DB_API_USER && !apiPassword) throw new ConfigError('DB_API_USER needs DB_API_PASSWORD or DB_API_PASSWORD_FILE.')
-  const api = s.DB_API_USER ? { user: s.DB_API_USER, password: apiPassword } : undefined
   const deadlineMs = s.DEADLINE_MS - ANSWER_MARGIN_MS
+  const api = s.DB_API_USER ? { user: s.DB_API_USER, password: apiPassword, deadlineMs } : undefined
   return {
     ...s,
     database: { address, connections: s.DB_CONNECTIONS, deadlineMs },

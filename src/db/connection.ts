@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { type Socket, connect as tcpConnect } from 'node:net'
+import { checkServerIdentity, type ConnectionOptions as TlsOptions } from 'node:tls'
 import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
@@ -6,7 +8,7 @@ import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 declare module 'postgres' {
   interface Options<T extends Record<string, PostgresType>> {
     /** Makes the socket of a connection. It is in the README of postgres.js and missing in its types. */
-    socket?: () => Socket
+    socket?: () => Promise<Socket>
     /** Names the types, so that they match the declaration of postgres.js. */
     types?: T
   }
@@ -20,9 +22,8 @@ export type Row = unknown[]
 export type ConnectionOptions = {
   address: Address
   applicationName: string
-  /** PostgreSQL ends a statement that runs or waits for a lock for longer, in ms; never if left out. */
-  statementTimeoutMs?: number
-  lockTimeoutMs?: number
+  /** How long an answer is waited for, in ms: PostgreSQL ends a statement before. Without limit if left out. */
+  deadlineMs?: number
   /** Called once, when an open connection was closed by the server, the network or `destroy`. */
   onClose?: () => void
 }
@@ -37,18 +38,55 @@ const asText = (value: string) => value
 /** Times stay text: to make a Date of each costs more than the rest of its row. */
 const types = { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: asText, parse: asText } }
 
+/** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
+const STATEMENT_TIMEOUT_SHARE = 0.9
+/** Of the deadline, the longest wait for a lock: meanwhile the statement occupies a connection. */
+const LOCK_TIMEOUT_SHARE = 0.2
+
+/** PostgreSQL's settings that end a statement before the deadline, in ms. */
+export const serverTimeouts = (deadlineMs: number) =>
+  Object.entries({
+    statement_timeout: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
+    lock_timeout: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
+  })
+
+/** The driver's option for how TLS is used. */
+function tlsOptions({ host, ssl, rootCert }: Address): false | 'prefer' | 'require' | TlsOptions {
+  if (ssl === 'disable' || host.startsWith('/')) return false
+  if (ssl === 'prefer' || (ssl === 'require' && !rootCert)) return ssl
+  return {
+    ca: rootCert,
+    // Node would check an IP address as if it were localhost.
+    checkServerIdentity: (_, certificate) =>
+      ssl === 'verify-full' ? checkServerIdentity(host, certificate) : undefined,
+  }
+}
+
+const HUNG_UP = 'it closed the connection'
+
+/** Asks for a first answer. Sets the time-outs, unless a pooler shares the session with others. */
+async function begin(sql: postgres.Sql, deadlineMs: number | undefined) {
+  const answer = await sql`select pg_backend_pid() as pid`
+  // A pooler names another process. Behind it the defaults of the API's role hold, which `migrate` sets.
+  if (!deadlineMs || answer[0]?.pid !== answer.state.pid) return
+  await sql.unsafe(
+    serverTimeouts(deadlineMs)
+      .map(([name, ms]) => `set ${name} = ${ms}`)
+      .join('; '),
+  )
+}
+
 /**
  * Opens a connection and waits for its first answer. It never reconnects: its owner opens another.
  * @throws DatabaseUnavailable with the reason, and the driver's error as its cause
  */
-export async function connect(options: ConnectionOptions) {
-  const { address, onClose } = options
+export async function connect({ address, onClose, ...options }: ConnectionOptions) {
+  const failure = Promise.withResolvers<never>()
   let socket: Socket | undefined
-  let timedOut = false
-  let open = false
+  let opened = false
   const sql = postgres({
     ...address,
-    ssl: address.ssl === 'disable' ? false : address.ssl,
+    ssl: tlsOptions(address),
     max: 1,
     connect_timeout: 0,
     max_lifetime: null,
@@ -58,37 +96,37 @@ export async function connect(options: ConnectionOptions) {
       application_name: options.applicationName,
       TimeZone: 'UTC',
       DateStyle: 'ISO',
-      statement_timeout: options.statementTimeoutMs ?? 0,
-      lock_timeout: options.lockTimeoutMs ?? 0,
+      standard_conforming_strings: 'on',
     },
     onnotice: () => {},
-    onclose: () => open && onClose?.(),
-    socket() {
+    // postgres.js does not reject a statement that it was given between a reset and the close.
+    onclose: () => (opened ? onClose?.() : failure.reject(new DatabaseUnavailable(HUNG_UP, 'unsent'))),
+    async socket() {
       // Called again when postgres.js reconnects, which it would do for ever where a server hangs up each time.
-      if (socket) throw new DatabaseUnavailable(timedOut ? 'it does not answer' : 'it closed the connection', 'unsent')
+      if (socket) throw new DatabaseUnavailable(HUNG_UP, 'unsent')
       socket = address.host.startsWith('/')
         ? tcpConnect(`${address.host}/.s.PGSQL.${address.port}`)
         : tcpConnect({ host: address.host, port: address.port, noDelay: true })
+      // Some failures come before postgres.js would listen to them.
+      await once(socket, 'connect')
       // For TLS postgres.js reads the server's name from its socket.
       return Object.assign(socket, { host: address.host })
     },
   })
   /** Cuts the connection at once. */
   const destroy = () => void socket?.destroy()
-  const timer = setTimeout(() => {
-    timedOut = true
-    destroy()
-  }, CONNECT_TIMEOUT_MS)
+  const late = new DatabaseUnavailable('it does not answer', 'unsent')
+  const timer = setTimeout(() => failure.reject(late), CONNECT_TIMEOUT_MS)
   try {
-    await sql`select 1`
+    await Promise.race([begin(sql, options.deadlineMs), failure.promise])
   } catch (error) {
     destroy()
     const { message } = unavailable(error) ?? (error instanceof Error ? error : new Error(String(error)))
-    throw new DatabaseUnavailable(timedOut ? 'it does not answer' : message, 'unsent', error)
+    throw new DatabaseUnavailable(message, 'unsent', error)
   } finally {
     clearTimeout(timer)
   }
-  open = true
+  opened = true
   /** Waits for the running statement for at most `timeoutMs`, then closes. */
   const close = (timeoutMs: number) => sql.end({ timeout: timeoutMs / 1000 })
   return { sql, close, destroy }

@@ -1,14 +1,15 @@
 import { once } from 'node:events'
 import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { type AddressInfo, createServer, type Socket } from 'node:net'
+import { type AddressInfo, connect, createServer, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { Transform } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate as migrateByDrizzle } from 'drizzle-orm/postgres-js/migrator'
 import postgres from 'postgres'
-import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, inject, onTestFinished, test } from 'vitest'
 import { freePort, startPostgres } from '../../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { main, ROOT } from '../../test/process.ts'
@@ -25,8 +26,15 @@ afterEach(async () => {
   for (const folder of folders.splice(0)) rmSync(folder, { recursive: true })
 })
 
+const DEADLINE_MS = 4000
+
 const run = (folder = `${ROOT}drizzle`, api?: { user: string; password: string }, waitMs = 0) =>
-  migrate({ address: addressOf(database.url), folder, api, waitMs })
+  migrate({
+    address: addressOf(database.url),
+    folder,
+    api: api && { ...api, deadlineMs: DEADLINE_MS },
+    waitMs,
+  })
 
 /** The migrations of `base` and one more, generated at `when`. */
 function withMigration(sql: string, when = Date.now(), base = `${ROOT}drizzle`): string {
@@ -129,6 +137,84 @@ test('waits its turn for a table that a long transaction holds, and lets others 
     await expect(run(withMigration('alter table users add column other text', undefined, next))).rejects.toThrow(
       /long transaction/,
     )
+  })
+})
+
+test('a time-out that the database gives its connections ends no migration', async () => {
+  await run()
+  await database.sql.unsafe(`alter database ${addressOf(database.url).database} set statement_timeout = '300ms'`)
+  expect(await run(withMigration('select pg_sleep(1)'))).toBe(1)
+})
+
+test('standard_conforming_strings=off changes nothing of a migration', async () => {
+  const constraints = (sql: postgres.Sql) =>
+    sql`select conname, pg_get_constraintdef(oid) from pg_constraint where conrelid = 'users'::regclass order by conname`
+  await run()
+  const other = await createTestDatabase({ empty: true })
+  onTestFinished(other.drop)
+  await other.sql.unsafe(`alter database ${addressOf(other.url).database} set standard_conforming_strings = off`)
+  await migrate({ address: addressOf(other.url), folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+  expect(await constraints(other.sql)).toEqual(await constraints(database.sql))
+})
+
+test('who owns nothing may migrate where there is nothing to do', async () => {
+  await run()
+  const user = `reader_${process.pid}`
+  await database.sql.unsafe(`create role ${user} login password 'p'`)
+  onTestFinished(async () => {
+    const sql = postgres(inject('postgresUrl'), { max: 1 })
+    await sql.unsafe(`drop role ${user}`)
+    await sql.end()
+  })
+  await database.sql.unsafe(`
+    grant usage on schema drizzle to ${user};
+    grant select on drizzle.__drizzle_migrations to ${user}`)
+  const address = { ...addressOf(database.url), user, password: 'p' }
+  const options = { address, api: undefined, waitMs: 0 }
+  expect(await migrate({ ...options, folder: `${ROOT}drizzle` })).toBe(0)
+  await expect(migrate({ ...options, folder: withMigration('create table t (x int)') })).rejects.toThrow(
+    'permission denied',
+  )
+})
+
+describe('a server that lacks what the migrations use is told so', () => {
+  const sentence = (is: string) => `PostgreSQL 18 or newer with the encoding UTF8 is needed, and this is ${is}.`
+
+  test('PostgreSQL 17', async () => {
+    const [server] = await database.sql`select current_setting('server_version_num') as number,
+      current_setting('server_version') as version`
+    const { port: target, ...address } = addressOf(database.url)
+    const older = (version: unknown) => String(version).replace('18', '17')
+    // PostgreSQL itself answers, but for the digits of its version.
+    const age = (text: string) =>
+      [server?.number, server?.version].reduce((aged, version) => aged.replaceAll(version, older(version)), text)
+    const relay = createServer((socket) => {
+      const aging = new Transform({
+        transform: (chunk: Buffer, _, done) => done(null, Buffer.from(age(chunk.toString('latin1')), 'latin1')),
+      })
+      const upstream = connect(target, '127.0.0.1')
+      for (const side of [socket, upstream]) side.on('error', () => {})
+      socket.pipe(upstream).pipe(aging).pipe(socket)
+    }).listen(0, '127.0.0.1')
+    await once(relay, 'listening')
+    onTestFinished(() => void relay.close())
+    const { port } = relay.address() as AddressInfo
+    const migrating = migrate({ address: { ...address, port }, folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+    await expect(migrating).rejects.toThrow(sentence(`${older(server?.version)} with UTF8`))
+    expect(await columns()).toEqual([])
+  })
+
+  test('a database without Unicode', async () => {
+    const name = `ascii_${process.pid}`
+    await database.sql.unsafe(`create database ${name} encoding 'SQL_ASCII' template template0`)
+    onTestFinished(async () => {
+      const sql = postgres(inject('postgresUrl'), { max: 1 })
+      await sql.unsafe(`drop database ${name} with (force)`)
+      await sql.end()
+    })
+    const address = { ...addressOf(database.url), database: name }
+    const migrating = migrate({ address, folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+    await expect(migrating).rejects.toThrow(/PostgreSQL 18 .* and this is 18\S* with SQL_ASCII\.$/)
   })
 })
 
@@ -283,6 +369,32 @@ describe("the API's role", () => {
     await sql.end()
   })
 
+  test('finds the tables where the migrations made them, and has the rights there', async () => {
+    const name = addressOf(database.url).database
+    for (const path of ['"$user", public', 'app', 'app, public']) {
+      await database.sql.unsafe(`
+        drop schema if exists drizzle cascade; drop schema if exists app cascade; create schema app;
+        drop table if exists public.users; alter role postgres in database ${name} set search_path = ${path}`)
+      await run(undefined, { user, password: 'p' })
+      const sql = as('p')
+      const schema = path.startsWith('app') ? 'app' : 'public'
+      expect(
+        await sql`select relnamespace::regnamespace::text as schema from pg_class where oid = 'users'::regclass`,
+      ).toEqual([{ schema }])
+      await sql`insert into users (username, email) values ('a', 'a@example.com')`
+      await sql.end()
+    }
+  })
+
+  test('has time-outs by default, which end a statement before its deadline', async () => {
+    await run(undefined, { user, password: 'p' })
+    const sql = as('p')
+    expect(await sql`show statement_timeout`).toEqual([{ statement_timeout: `${0.9 * DEADLINE_MS}ms` }])
+    expect(await sql`show lock_timeout`).toEqual([{ lock_timeout: `${0.2 * DEADLINE_MS}ms` }])
+    expect(await database.sql`show statement_timeout`).toEqual([{ statement_timeout: '0' }])
+    await sql.end()
+  })
+
   test('gets a changed password, and tables that came later', async () => {
     await run(undefined, { user, password: 'first' })
     await run(withMigration('create table later (x int)'), { user, password: 'second' })
@@ -313,7 +425,7 @@ test("the password of the API's role is in no log, whatever PostgreSQL logs", as
   server.process.stderr?.on('data', (text) => {
     log += text
   })
-  const api = { user: 'api', password: 'topsecret' }
+  const api = { user: 'api', password: 'topsecret', deadlineMs: DEADLINE_MS }
   await migrate({ address: addressOf(server.url), folder: `${ROOT}drizzle`, api, waitMs: 0 })
   await expect.poll(() => log).toContain('grant select')
   expect(log).toContain('alter role "api" login password \'SCRAM-SHA-256$')

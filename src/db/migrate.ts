@@ -2,7 +2,7 @@ import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
 import { PassingError, retry } from '../retry.ts'
 import type { Address } from './address.ts'
-import { connect } from './connection.ts'
+import { connect, serverTimeouts } from './connection.ts'
 import { scramVerifier } from './scram.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
@@ -11,14 +11,19 @@ export type MigrateOptions = {
   address: Address
   /** Folder of the migrations that drizzle-kit generated. */
   folder: string
-  /** The role that the API logs in as: created when missing, given this password, granted its rights. */
-  api: { user: string; password: string } | undefined
+  /**
+   * The role that the API logs in as: created when missing, given this password, granted its rights. It waits for an
+   * answer for `deadlineMs`.
+   */
+  api: { user: string; password: string; deadlineMs: number } | undefined
   /** How long to wait for a database that does not answer yet, for another process that migrates, and for locks. */
   waitMs: number
 }
 
 /** The key of the advisory lock that migrations hold; any number that nothing else in the database uses. */
 const LOCK_KEY = 7_203_411
+/** PostgreSQL 18, as `server_version_num` has it. */
+const MIN_VERSION = 180_000
 /** While a migration waits for a table, everybody else who needs it waits behind it. */
 const LOCK_TIMEOUT_MS = 1000
 const CLOSE_TIMEOUT_MS = 1000
@@ -50,8 +55,9 @@ async function attempt(address: Address, migrations: MigrationMeta[], api: Migra
   const { sql, close } = await connect({ address, applicationName: 'users-api migrate' })
   try {
     // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
-    // The lock time-out is set here, because a pooler refuses or drops it as an option of the connection.
-    await sql.unsafe(`begin; set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
+    // The time-outs are set here, because a pooler refuses or drops them as options of the connection.
+    await sql.unsafe(`begin; set local statement_timeout = 0; set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
+    await checkServer(sql)
     const [row] = await sql`select pg_try_advisory_xact_lock(${LOCK_KEY}) as locked`
     if (!row?.locked) throw new PassingError('Another process is still migrating the database: try again later.')
     const applied = await apply(sql, migrations)
@@ -61,6 +67,16 @@ async function attempt(address: Address, migrations: MigrationMeta[], api: Migra
   } finally {
     await close(CLOSE_TIMEOUT_MS)
   }
+}
+
+/** @throws when the server lacks what the migrations use: `casefold` came with PostgreSQL 18, and needs Unicode */
+async function checkServer(sql: postgres.Sql) {
+  const [server] = await sql`select current_setting('server_version_num')::int as number,
+    current_setting('server_version') as version, current_setting('server_encoding') as encoding`
+  if (server?.number >= MIN_VERSION && server?.encoding === 'UTF8') return
+  throw new Error(
+    `PostgreSQL 18 or newer with the encoding UTF8 is needed, and this is ${server?.version} with ${server?.encoding}.`,
+  )
 }
 
 /** The error with a sentence for the operator; as it is if it tells neither of a statement nor of the connection. */
@@ -86,9 +102,13 @@ function explained(error: unknown, { host, port }: Address): unknown {
  * @throws when they do not follow those that the database has had
  */
 async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<number> {
-  await sql`create schema if not exists drizzle`
-  await sql`create table if not exists drizzle.__drizzle_migrations (
-    id serial primary key, hash text not null, created_at bigint)`
+  // Not `if not exists`: that needs the right to create even where they are.
+  const [found] = await sql`
+    select to_regnamespace('drizzle') as schema, to_regclass('drizzle.__drizzle_migrations') as record`
+  if (!found?.schema) await sql`create schema drizzle`
+  if (!found?.record) {
+    await sql`create table drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)`
+  }
   const rows = await sql`select created_at from drizzle.__drizzle_migrations`
   const applied = rows.map(({ created_at }) => Number(created_at))
   const newest = Math.max(0, ...applied)
@@ -106,13 +126,22 @@ async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<nu
   return missing.length
 }
 
-/** The API may use the rows of the tables in `public`, and change nothing else: neither tables nor migrations. */
-async function grantApiRole(sql: postgres.Sql, { user, password }: { user: string; password: string }) {
-  // postgres.js would take a dot in a name for a schema's.
-  const role = sql.unsafe(`"${user.replaceAll('"', '""')}"`)
+// postgres.js would take a dot in a name for a schema's.
+const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`
+
+/**
+ * The API may use the rows of the tables, where the migrations made them, and change nothing else: neither tables nor
+ * migrations. Its time-outs are defaults of its role, because a pooler refuses them as options of the connection.
+ */
+async function grantApiRole(sql: postgres.Sql, { user, password, deadlineMs }: NonNullable<MigrateOptions['api']>) {
+  const [place] = await sql`select current_database() as name, coalesce(current_schema(), 'public') as schema`
+  const [role, database, schema] = [user, String(place?.name), String(place?.schema)].map(quoted)
   const [found] = await sql`select 1 from pg_roles where rolname = ${user}`
-  if (!found) await sql`create role ${role} login`
-  await sql`alter role ${role} login password ${sql.unsafe(`'${scramVerifier(password)}'`)}`
-  await sql`grant usage on schema public to ${role}`
-  await sql`grant select, insert, update, delete on all tables in schema public to ${role}`
+  if (!found) await sql.unsafe(`create role ${role} login`)
+  await sql.unsafe(`alter role ${role} login password '${scramVerifier(password)}'`)
+  for (const [setting, value] of [['search_path', schema], ...serverTimeouts(deadlineMs)]) {
+    await sql.unsafe(`alter role ${role} in database ${database} set ${setting} = ${value}`)
+  }
+  await sql.unsafe(`grant usage on schema ${schema} to ${role}`)
+  await sql.unsafe(`grant select, insert, update, delete on all tables in schema ${schema} to ${role}`)
 }

@@ -49,10 +49,6 @@ const RENEW_INTERVAL_MS = 1000
 const READ_ATTEMPTS = 3
 /** Less time than this is not enough for an answer: the statement is not sent. */
 const SEND_MARGIN_MS = 50
-/** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
-const STATEMENT_TIMEOUT_SHARE = 0.9
-/** Of the deadline, the longest wait for a lock: meanwhile the statement occupies a connection. */
-const LOCK_TIMEOUT_SHARE = 0.2
 /** Of the deadline, the silence after which a new connection tells whether the database answers at all. */
 const SUSPICION_SHARE = 0.25
 
@@ -100,8 +96,6 @@ export function createPool(options: PoolOptions) {
     const attempt = () =>
       connect({
         ...options,
-        statementTimeoutMs: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
-        lockTimeoutMs: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
         onClose: () => link && drop(link),
       })
     opening++

@@ -1,12 +1,14 @@
-import { chownSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { isIP } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { getCACertificates, setDefaultCACertificates } from 'node:tls'
 import { generate } from 'selfsigned'
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../dev/postgres.ts'
 import { addressOf } from '../../test/database.ts'
-import type { Address } from './address.ts'
+import { parseConfig } from '../config.ts'
+import { type Address, parseAddress } from './address.ts'
 import { createPool } from './pool.ts'
 
 const dataDir = join(tmpdir(), `users-api-tls-${process.pid}`)
@@ -21,11 +23,12 @@ afterAll(async () => {
   rmSync(dataDir, { recursive: true, force: true })
 })
 
-/** Gives the server a certificate for the name, which whoever connects from here trusts. */
+/** Gives the server a certificate for the name or IP address, which whoever connects from here trusts. Returns it. */
 async function certify(name: string) {
+  const altName = isIP(name) ? ({ type: 7, ip: name } as const) : ({ type: 2, value: name } as const)
   const { cert, private: key } = await generate([{ name: 'commonName', value: name }], {
     keyType: 'ec',
-    extensions: [{ name: 'subjectAltName', altNames: [{ type: 2, value: name }] }],
+    extensions: [{ name: 'subjectAltName', altNames: [altName] }],
   })
   const { uid, gid } = statSync(pg.dataDir)
   for (const [file, text] of [
@@ -39,11 +42,12 @@ async function certify(name: string) {
   await pg.stop()
   pg = await startPostgres({ dataDir, settings: { ssl: 'on' } })
   setDefaultCACertificates([...trusted, cert])
+  return cert
 }
 
 /** Whether the connection is encrypted, or why there is none; and how much of a large answer came. */
-async function connect(ssl: Address['ssl']) {
-  const address = { ...addressOf(pg.url), host: 'localhost', ssl }
+async function connect(ssl: Address['ssl'], other: Partial<Address> = {}) {
+  const address = { ...addressOf(pg.url), host: 'localhost', ssl, ...other }
   const db = createPool({ address, applicationName: 'test', deadlineMs: 2000, connections: 3 })
   try {
     const text = "select ssl, repeat('x', 200000) from pg_stat_ssl where pid = pg_backend_pid()"
@@ -74,4 +78,36 @@ test('verify-full refuses a certificate that nobody vouches for, and one for ano
   await certify('elsewhere.example')
   expect(await connect('verify-full')).toMatch(/altnames|elsewhere/i)
   expect(await connect('require')).toMatchObject({ encrypted: true })
+})
+
+test('verify-full checks an IP address as such, and verify-ca no name at all', async () => {
+  const host = '127.0.0.1'
+  await certify('localhost')
+  expect(await connect('verify-full', { host })).toMatch(/IP: 127\.0\.0\.1 is not in the cert's list/)
+  expect(await connect('verify-ca', { host })).toMatchObject({ encrypted: true })
+  await certify(host)
+  expect(await connect('verify-full', { host })).toMatchObject({ encrypted: true })
+  expect(await connect('verify-full')).toMatch(/altnames/)
+  expect(await connect('verify-ca')).toMatchObject({ encrypted: true })
+  setDefaultCACertificates(trusted)
+  expect(await connect('verify-ca')).toMatch(/self.signed/i)
+})
+
+test('sslrootcert alone may vouch for the server, by the URL and by its parts; require then checks it as well', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ca-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const [ours, others] = [join(folder, 'ours.pem'), join(folder, 'others.pem')]
+  writeFileSync(others, await certify('localhost'))
+  writeFileSync(ours, await certify('localhost'))
+  for (const ssl of ['require', 'verify-ca', 'verify-full'] as const) {
+    const byUrl = (path: string) => parseAddress(`${pg.url}?sslmode=${ssl}&sslrootcert=${path}`).rootCert
+    const byParts = (path: string) => parseConfig({ DB_SSLMODE: ssl, DB_SSLROOTCERT: path }).database.address.rootCert
+    for (const read of [byUrl, byParts]) {
+      // What Node trusts besides does not count.
+      expect(await connect(ssl, { rootCert: read(others) })).toMatch(/self.signed/i)
+      setDefaultCACertificates(trusted)
+      expect(await connect(ssl, { rootCert: read(ours) })).toMatchObject({ encrypted: true })
+      setDefaultCACertificates([...trusted, readFileSync(ours, 'utf8')])
+    }
+  }
 })

@@ -1,0 +1,107 @@
+import { once } from 'node:events'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { createServer, type ListenOptions, connect as tcpConnect } from 'node:net'
+import { networkInterfaces, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { expect, inject, onTestFinished, test } from 'vitest'
+import { freePort } from '../../dev/postgres.ts'
+import { startApi } from '../../test/api.ts'
+import { addressOf, createTestDatabase } from '../../test/database.ts'
+import { connect, run } from './connection.ts'
+
+const server = addressOf(inject('postgresUrl'))
+const { user, password, port: target } = server
+
+/** Leads from an address or a socket to PostgreSQL, until the test ends. */
+async function lead(from: ListenOptions) {
+  const relay = createServer((socket) => {
+    const upstream = tcpConnect(target, '127.0.0.1')
+    for (const side of [socket, upstream]) side.on('error', () => {})
+    socket.pipe(upstream).pipe(socket)
+  })
+  await once(relay.listen(from), 'listening')
+  onTestFinished(() => void relay.close())
+}
+
+/** Connects to what the text names, and says which database answered. */
+async function ask(text: string) {
+  const connection = await connect({ address: addressOf(text), applicationName: 'test' })
+  const [row] = await run(connection, 'select current_database()', [])
+  await connection.close(1000)
+  return row?.[0]
+}
+
+test('hosts are reached by name and by address', async () => {
+  for (const host of ['localhost', '127.0.0.1', '[::ffff:127.0.0.1]']) {
+    expect(await ask(`postgres://${user}:${password}@${host}:${target}/postgres`)).toBe('postgres')
+  }
+})
+
+test('an IPv6 address leads there, and not to 127.0.0.1', async () => {
+  const loopback = Object.entries(networkInterfaces()).find(([, all]) => all?.some(({ address }) => address === '::1'))
+  const hosts = loopback ? ['[::1]', `[::1%25${loopback[0]}]`] : []
+  for (const host of hosts) {
+    const port = await freePort()
+    await lead({ host: '::1', port })
+    expect(await ask(`postgres://${user}:${password}@${host}:${port}/postgres`)).toBe('postgres')
+    await expect(ask(`postgres://${user}:${password}@${host}:${target}/postgres`)).rejects.toThrow('ECONNREFUSED')
+  }
+})
+
+test('a Unix socket is reached in every form of its URI, and needs no TLS', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'a:b:c-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  await lead({ path: join(folder, '.s.PGSQL.5432') })
+  const login = `${user}:${password}`
+  for (const text of [
+    `postgres://${login}@/postgres?host=${folder}`,
+    `postgres://${login}@localhost/postgres?host=${folder}`,
+    `postgres://${login}@${encodeURIComponent(folder)}/postgres?sslmode=verify-full`,
+  ]) {
+    expect(await ask(text), text).toBe('postgres')
+  }
+})
+
+test.each([
+  ['the network itself', '[ff0e::1]'],
+  ['a socket that is not there', '%2Fdoes%2Fnot%2Fexist'],
+  ['a name that is not there', 'nobody.invalid'],
+])('%s is an error, not the end of the process', async (_, host) => {
+  const refused = ask(`postgres://u:p@${host}/db`)
+  await expect(refused).rejects.toMatchObject({ name: 'DatabaseUnavailable', reached: 'unsent' })
+})
+
+test.each([
+  ['takes no connection', () => {}, 'disable'],
+  ['never speaks of TLS', () => {}, 'require'],
+  ['stops in the middle of TLS', () => 'S', 'require'],
+])('a server that %s is given up in time', async (_, answer, sslmode) => {
+  const silent = createServer((socket) => {
+    socket.on('error', () => {})
+    socket.once('data', () => socket.write(answer() ?? ''))
+  })
+  await once(silent.listen(0, '127.0.0.1'), 'listening')
+  onTestFinished(() => void silent.close())
+  const { port } = silent.address() as { port: number }
+  await expect(ask(`postgres://u:p@127.0.0.1:${port}/db?sslmode=${sslmode}`)).rejects.toThrow('it does not answer')
+})
+
+test('settings of the database change neither what a text means nor how a time is written', async () => {
+  const database = await createTestDatabase()
+  const name = addressOf(database.url).database
+  const settings = { standard_conforming_strings: 'off', DateStyle: "'German'", TimeZone: "'Asia/Tokyo'" }
+  for (const [setting, value] of Object.entries(settings)) {
+    await database.sql.unsafe(`alter database ${name} set ${setting} = ${value}`)
+  }
+  const api = await startApi({ DATABASE_URL: database.url })
+  onTestFinished(async () => {
+    await api.close()
+    await database.drop()
+  })
+  const user = (await api.request('POST', '/users', { username: 'a\\b', email: 'a@example.com' })).body
+  expect(user).toMatchObject({ username: 'a\\b', createdAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/) })
+  expect((await api.request('GET', '/users')).body.users).toEqual([user])
+  expect((await api.request('GET', `/users?username=${encodeURIComponent('A\\B')}`)).body.users).toEqual([user])
+  const lines = await api.request('GET', '/users', undefined, { accept: 'application/x-ndjson' })
+  expect(JSON.parse(lines.text)).toEqual(user)
+})
