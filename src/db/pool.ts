@@ -93,11 +93,7 @@ export function createPool(options: PoolOptions) {
   async function open() {
     const start = performance.now()
     let link: Link | undefined
-    const attempt = () =>
-      connect({
-        ...options,
-        onClose: () => link && drop(link),
-      })
+    const attempt = () => connect({ ...options, onClose: () => link && drop(link) })
     opening++
     try {
       // What ended the last connection may have ended this attempt: one quick failure does not count.

@@ -4,34 +4,41 @@ import { availableParallelism, loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, onTestFinished, test, vi } from 'vitest'
 import { type Postgres, startPostgres } from '../../dev/postgres.ts'
 import { migrate } from '../../src/db/migrate.ts'
 import { type Api, startApi } from '../api.ts'
 import { addressOf } from '../database.ts'
+import { type Pooler, startPooler } from '../pooler/pgbouncer.ts'
 import { ROOT } from '../process.ts'
 import { type FaultyNetwork, startProxy } from '../proxy.ts'
 
 const DEADLINE_MS = 2000
 /** What a machine may add to any wait: the more, the more others use it. */
 const SLACK_MS = 1500 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
+const pooled = inject('throughPooler') ?? false
+/** Behind a pooler, a database that is gone looks like one that is silent: the pooler itself still takes connections. */
+const KNOWN_GONE_MS = SLACK_MS + (pooled ? DEADLINE_MS : 0)
 
 /** Two of them are never given to writes. */
 const CONNECTIONS = 6
+const role = { user: 'users_api', password: 'p', deadlineMs: DEADLINE_MS }
 const settings = { fsync: 'off', max_connections: 20, superuser_reserved_connections: 3 }
 const dataDir = join(tmpdir(), `users-api-faults-${process.pid}`)
 let pg: Postgres
+let pooler: Pooler | undefined
 let proxy: FaultyNetwork
 let api: Api
+/** Where the service logs in, at this port. */
+const urlAt = (port: number) => `postgres://${role.user}:${role.password}@127.0.0.1:${port}/postgres`
 let admin: postgres.Sql
 beforeAll(async () => {
   pg = await startPostgres({ settings, dataDir })
-  await migrate({ address: addressOf(pg.url), folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
-  proxy = await startProxy(pg.port)
-  const through = new URL(pg.url)
-  through.port = String(proxy.port)
+  await migrate({ address: addressOf(pg.url), folder: `${ROOT}drizzle`, api: role, waitMs: 0 })
+  if (pooled) pooler = await startPooler(pg.url, [role], { pool_mode: 'transaction', server_login_retry: 1 })
+  proxy = await startProxy(pooler?.port ?? pg.port)
   api = await startApi({
-    DATABASE_URL: through.href,
+    DATABASE_URL: urlAt(proxy.port),
     DEADLINE_MS: String(DEADLINE_MS),
     DB_CONNECTIONS: String(CONNECTIONS),
   })
@@ -42,6 +49,7 @@ afterAll(async () => {
   await api.close()
   proxy.close()
   await admin.end()
+  await pooler?.stop()
   await pg.stop()
   rmSync(dataDir, { recursive: true, force: true })
 })
@@ -70,7 +78,8 @@ async function right(): Promise<number> {
     await sleep(50)
   }
 }
-const RECOVERY_MS = 2000 + SLACK_MS
+/** The pooler's own pause before it connects again comes on top. */
+const RECOVERY_MS = 2000 + SLACK_MS + (pooled ? 2000 : 0)
 
 /** Waits until a statement of the service waits for a lock, and says how many do. */
 async function lockWaiters(): Promise<number> {
@@ -153,7 +162,7 @@ async function restart() {
 test('the database stopped: 503 at once, alive, not ready; right again by itself when it is back', async () => {
   await pg.stop()
   await sleep(200)
-  for (let i = 0; i < 5; i++) expect(await unavailable()).toBeLessThan(SLACK_MS)
+  for (let i = 0; i < 5; i++) expect(await unavailable()).toBeLessThan(KNOWN_GONE_MS)
   const { answer, ms } = await timed(create())
   expect(answer.status).toBe(503)
   expect(ms).toBeLessThan(SLACK_MS)
@@ -250,10 +259,8 @@ test('backends terminated: reads are answered; a write may be 503, and is safe t
 
 test('a request has one deadline for all its statements, however late each is answered', async () => {
   const deadlineMs = 4000
-  const slow = await startProxy(pg.port)
-  const url = new URL(pg.url)
-  url.port = String(slow.port)
-  const patient = await startApi({ DATABASE_URL: url.href, DEADLINE_MS: String(deadlineMs) })
+  const slow = await startProxy(pooler?.port ?? pg.port)
+  const patient = await startApi({ DATABASE_URL: urlAt(slow.port), DEADLINE_MS: String(deadlineMs) })
   onTestFinished(async () => {
     slow.delay(0)
     await patient.close()
@@ -416,6 +423,8 @@ test('read-only after a failover (25006): writes are 503, reads go on, and right
   const own = postgres(pg.url, { max: 1, connection: { default_transaction_read_only: 'off' } as never })
   await own.unsafe('alter database postgres set default_transaction_read_only = off')
   await own.end()
+  // To leave a demoted primary is the pooler's task, or its operator's.
+  await pooler?.reconnect()
   // Nothing ends the old connections: they are left because they are read-only.
   expect(await right()).toBeLessThan(RECOVERY_MS)
 })
