@@ -178,6 +178,12 @@ export function createPool(options: PoolOptions) {
   }
 
   /**
+   * Whether a connection was idle for so long that its other end may be gone, as after a pause of this process. A write
+   * is not sent again, so such a connection has to answer something else first.
+   */
+  const mayBeGone = ({ since }: Link) => performance.now() - since > IDLE_TIMEOUT_MS
+
+  /**
    * Gives idle connections to those who wait, in their order. Opens more where there are too few; one, which tells whether
    * the database answers at all, where no other does.
    */
@@ -190,6 +196,10 @@ export function createPool(options: PoolOptions) {
         if (!link) {
           wanted += Math.min(waiting[use].size, allowance(use))
           break
+        }
+        if (use === 'write' && mayBeGone(link)) {
+          void send(link, { ...work, use: 'read', text: 'select 1', parameters: [], resolve() {}, reject() {} })
+          continue
         }
         waiting[use].delete(work)
         void send(link, work)
