@@ -6,7 +6,11 @@ for (const name of Object.keys(process.env)) if (FOREIGN.test(name)) delete proc
 
 export default defineConfig({
   test: {
-    include: ['{src,dev,bench,.github,test/service}/**/*.test.ts', 'test/*.test.ts', 'test/second-resource/*.test.ts'],
+    include: [
+      '{src,dev,bench,.github,test/{service,cloudrun}}/**/*.test.ts',
+      'test/*.test.ts',
+      'test/second-resource/*.test.ts',
+    ],
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
     maxWorkers: 3,

@@ -11,7 +11,7 @@ export const SERVERS = {
 } as const
 
 /** As the image runs the service. */
-const FLAGS = ['--max-semi-space-size=8', '--max-old-space-size=384']
+export const FLAGS = ['--max-semi-space-size=8', '--max-old-space-size=384']
 
 /** A server in a process of its own. */
 export type Server = { url: string; pid: number; stop(): Promise<void> }

@@ -75,7 +75,7 @@ export async function startPostgres(options: PostgresOptions = {}): Promise<Post
     const env = withoutPostgres(process.env)
     const password = await openData(programs, dataDir, as, env)
     const port = options.port ?? (await freePort())
-    const flags = Object.entries({ ...settings, port, listen_addresses: '127.0.0.1', unix_socket_directories: '' })
+    const flags = Object.entries({ unix_socket_directories: '', ...settings, port, listen_addresses: '127.0.0.1' })
     const args = ['-D', dataDir, ...flags.flatMap(([name, value]) => ['-c', `${name}=${value}`])]
     const stdio: StdioOptions = ['ignore', 'ignore', 'pipe']
     server = startChild(join(programs.home, 'bin/postgres'), args, { ...as, env, stdio, temporary })

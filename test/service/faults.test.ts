@@ -180,10 +180,8 @@ test('the postmaster killed under load: every 201 is there afterwards, once, and
   await restart()
   expect(await right()).toBeLessThan(RECOVERY_MS)
   const { read, write, created, slowest } = await stop()
-  expect([read, write]).toEqual([
-    [200, 503],
-    [201, 503],
-  ])
+  // A pooler may hold a request back until the database has returned: then none is refused.
+  expect([read, write].map((statuses) => statuses.filter((status) => status !== 503))).toEqual([[200], [201]])
   expect(slowest).toBeLessThan(DEADLINE_MS + SLACK_MS)
   await expectAllThere(created)
 })
