@@ -63,7 +63,7 @@ function mailbox(address: string): string {
   const [local = '', domain = ''] = address.split('@')
   if (INVISIBLE.test(local) || INVISIBLE_IN_DOMAIN.test(domain) || URL_SYNTAX.test(domain)) return ''
   const ascii = domainToASCII(domain)
-  const unicode = domainToUnicode(ascii)
+  const unicode = ascii.includes('xn--') ? domainToUnicode(ascii) : ascii
   const isReachable =
     z.regexes.rfc5322Email.test(`${local}@example.com`) &&
     z.regexes.html5Email.test(`postmaster@${ascii}`) &&
