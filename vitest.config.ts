@@ -4,6 +4,9 @@ import { defineConfig } from 'vitest/config'
 const FOREIGN = /^(PG[A-Z]+|FORCE_COLOR|NO_COLOR|NODE_OPTIONS|NODE_USE_ENV_PROXY|(https?|all|no)_proxy)$/i
 for (const name of Object.keys(process.env)) if (FOREIGN.test(name)) delete process.env[name]
 
+/** Each takes as long as the rest of its folder: `npm run test:long` runs them. */
+export const LONG = ['dev/dev.test.ts', 'bench/bench.test.ts']
+
 export default defineConfig({
   test: {
     include: [
@@ -11,6 +14,7 @@ export default defineConfig({
       'test/*.test.ts',
       'test/second-resource/*.test.ts',
     ],
+    exclude: LONG,
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
     maxWorkers: 3,

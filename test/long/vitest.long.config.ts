@@ -1,5 +1,8 @@
 import { defineConfig } from 'vitest/config'
-import config from '../../vitest.config.ts'
+import config, { LONG } from '../../vitest.config.ts'
 
 /** Tests that take longer than a person waits, or the whole machine. */
-export default defineConfig({ ...config, test: { ...config.test, include: ['test/long/*.test.ts'], maxWorkers: 1 } })
+export default defineConfig({
+  ...config,
+  test: { ...config.test, include: ['test/long/*.test.ts', ...LONG], exclude: [], maxWorkers: 1 },
+})
