@@ -95,10 +95,9 @@ export function isAlive(pid: number): boolean {
   }
 }
 
-/** Waits until neither the data's PostgreSQL nor the API is there, and the port is free. */
-export async function nothingLeft(pid: number, origin: string) {
-  await expect.poll(() => isAlive(pid)).toBe(false)
-  await expect
+/** Waits until the API is gone and its port is free. */
+export const portFree = (origin: string) =>
+  expect
     .poll(() =>
       fetch(origin).then(
         () => 'answers',
@@ -106,4 +105,9 @@ export async function nothingLeft(pid: number, origin: string) {
       ),
     )
     .toBe('free')
+
+/** Waits until neither the data's PostgreSQL nor the API is there, and the port is free. */
+export async function nothingLeft(pid: number, origin: string) {
+  await expect.poll(() => isAlive(pid)).toBe(false)
+  await portFree(origin)
 }

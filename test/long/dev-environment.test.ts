@@ -3,7 +3,7 @@ import { rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { expect, test } from 'vitest'
 import { freePort } from '../../dev/postgres.ts'
-import { makeClone, served } from '../clone.ts'
+import { makeClone, portFree, served } from '../clone.ts'
 import { createTestDatabase } from '../database.ts'
 
 test('what cannot be is told in one sentence with the true reason', async () => {
@@ -82,25 +82,11 @@ test('a database of .env is named, waited for aloud, and never migrated unasked 
   expect((await fetch(`${asked.origin}/readyz`)).status).toBe(200)
   asked.process.kill('SIGTERM')
   await asked.exited
-  await expect
-    .poll(() =>
-      fetch(asked.origin).then(
-        () => 'answers',
-        () => 'free',
-      ),
-    )
-    .toBe('free')
+  await portFree(asked.origin)
   const again = clone.dev([], env)
   await served(again)
   again.process.kill('SIGTERM')
   await again.exited
-  await expect
-    .poll(() =>
-      fetch(again.origin).then(
-        () => 'answers',
-        () => 'free',
-      ),
-    )
-    .toBe('free')
+  await portFree(again.origin)
   await database.drop()
 })
