@@ -4,7 +4,11 @@ import { userRoutes } from './users/routes.ts'
 import { describeUsers } from './users/schemas.ts'
 import type { UserStore } from './users/store.ts'
 
-export type AppOptions = BaseOptions & { users: UserStore }
+export type AppOptions = BaseOptions & {
+  users: UserStore
+  /** Streams of all rows of a resource at a time. */
+  maxStreams: number
+}
 
 /** The service without a socket: what `fetch` answers to each request. */
 export const createApp = (options: AppOptions) =>

@@ -1,6 +1,5 @@
 import { Hono, type Schema } from 'hono'
 import type { Logger } from 'pino'
-import type { Config } from '../config.ts'
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
@@ -8,12 +7,16 @@ import { requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
 import { notFound, onError, unavailableProblem } from './problem.ts'
 
-export type BaseOptions = Config['app'] & {
+export type BaseOptions = {
   log: Logger
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
   ready(): Promise<void>
   /** Aborted when this process is about to stop. */
   stopping: AbortSignal
+  /** What each request has for all that it needs of the database, in ms. */
+  deadlineMs: number
+  maxBodyBytes: number
+  maxRequests: number
 }
 
 /**
