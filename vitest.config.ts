@@ -10,7 +10,7 @@ export const LONG = ['dev/dev.test.ts', 'bench/bench.test.ts']
 export default defineConfig({
   test: {
     include: [
-      '{src,dev,bench,.github,test/{service,cloudrun}}/**/*.test.ts',
+      '{src,dev,bench,.github/scripts,test/{service,cloudrun}}/**/*.test.ts',
       'test/*.test.ts',
       'test/second-resource/*.test.ts',
     ],
