@@ -34,17 +34,18 @@ const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$
 const Settings = z.object({
   PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 picks a free one'),
   HOST: z.string().optional().describe('Address to listen on; all of them if unset'),
-  // Of these time-outs, all but that of the shutdown may be 0, for none.
   // Whoever sends requests here learns meanwhile to stop.
   DRAIN_DELAY_MS: milliseconds(2000, 'How long it keeps answering after SIGTERM, in ms'),
   SHUTDOWN_TIMEOUT_MS: integer(1, DAY_MS).default(20_000).describe('Longest time from SIGTERM to exit, in ms'),
-  // A proxy in front must be the first to close an idle connection: Google's load balancer waits 600 s.
+  // 0 turns off any of these time-outs. A proxy in front must be the first to close an idle connection: Google's load balancer waits 600 s.
   KEEP_ALIVE_TIMEOUT_MS: milliseconds(620_000, 'How long an idle connection is kept, in ms'),
   HEADERS_TIMEOUT_MS: milliseconds(15_000, "Longest time for a request's headers to arrive, in ms"),
   REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request to arrive, in ms'),
   IDLE_TIMEOUT_MS: milliseconds(60_000, 'How long a client may be idle in the middle of a request, in ms'),
 
-  LOG_LEVEL: oneOf(LOG_LEVELS).default('info').describe('debug logs each request'),
+  LOG_LEVEL: oneOf(LOG_LEVELS)
+    .default('info')
+    .describe('fatal, error, warn, info, debug (each request), trace or silent'),
   STARTUP_WAIT_MS: milliseconds(2000, 'How long it waits for the database before it starts listening anyway, in ms'),
   DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),
   MAX_BODY_BYTES: integer(1, GIB).default(262_144).describe('Largest request body, in bytes'),
@@ -68,7 +69,10 @@ const Settings = z.object({
   DB_API_USER: z.string().optional().describe('Role that `migrate` creates for the API and grants its rights'),
   DB_API_PASSWORD: z.string().optional().describe('Its password'),
   DB_API_PASSWORD_FILE: passwordFile.optional().describe('File that holds its password'),
-  MIGRATE_WAIT_MS: milliseconds(60_000, 'How long `migrate` waits for the database to come up, in ms'),
+  MIGRATE_WAIT_MS: milliseconds(
+    60_000,
+    'How long `migrate` waits for the database, for locks and for another that migrates, in ms',
+  ),
 })
 
 /** Settings that must not be more than others, unless those are 0, and why. */

@@ -32,7 +32,7 @@ async function serve() {
   const config = parseConfig(process.env)
   const controller = new AbortController()
   const stopping = controller.signal
-  const stopped = once(stopping, 'abort')
+  const stopAsked = once(stopping, 'abort')
   onStopSignal((name) => (stopping.aborted ? process.exit(1) : controller.abort(name)))
   const output = openOutput()
   const log = createLog(config.LOG_LEVEL, output)
@@ -50,10 +50,10 @@ async function serve() {
   const app = createApp({ ...config.app, users: createUserStore(database), log, stopping, ready })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
-  await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopped])
+  await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])
   const server = stopping.aborted ? undefined : await startServer({ ...config, fetch: app.fetch, stopping })
   if (server) log.info({ port: server.port }, 'listening')
-  await stopped
+  await stopAsked
   log.info({ signal: stopping.reason }, 'stopping')
   const until = performance.now() + config.SHUTDOWN_TIMEOUT_MS
   await server?.stop()

@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from './config.ts'
-import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/refuse.ts'
+import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/listener.ts'
 
 export type ServerOptions = Config & {
   fetch: Parameters<typeof createListener>[0]
@@ -27,11 +27,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     connectionsCheckingInterval: CHECK_INTERVAL_MS,
     // Checked by the listener, because Node's own answer has no body.
     requireHostHeader: false,
-    // Two Hosts make none that is valid: else the first would count, and a proxy may go by the second.
+    // Two Host headers then make one that is not valid. Node would take the first, and a proxy perhaps the second.
     joinDuplicateHeaders: true,
   })
   server.timeout = options.IDLE_TIMEOUT_MS
-  // Whoever reads the body says so: it may be one that is refused by its length. Other expectations are ignored.
+  // `receiveBody` sends 100 Continue, because it may refuse a body by its length. Other expectations are ignored.
   server.on('request', listener).on('checkContinue', listener).on('checkExpectation', listener)
   server.on('clientError', refuseBroken)
   server.listen(options.PORT, options.HOST)
@@ -42,7 +42,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     await sleep(options.DRAIN_DELAY_MS)
     const closed = once(server, 'close')
     server.close()
-    // A connection whose last answer began before is kept alive still, for no longer than Node's own margin of a second.
+    // A connection whose last answer began before stays open for a second more at most, which is Node's margin.
     server.keepAliveTimeout = 1
     await Promise.race([closed, sleep(Math.max(0, until - performance.now()))])
     server.closeAllConnections()

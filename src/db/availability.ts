@@ -1,6 +1,6 @@
-import { type DatabaseUnavailable, isHeldRow } from './unavailable.ts'
+import { type DatabaseUnavailable, isHeldLock } from './unavailable.ts'
 
-/** Called when the database, or writes alone, begin to fail, and when they succeed again. */
+/** Called when the database, or writes alone, begin to fail, when the reason changes, and when they succeed again. */
 export type OnChange = (of: 'database' | 'database writes', failure: DatabaseUnavailable | undefined) => void
 
 /** What the answers of all connections tell of the database. All times are those of performance.now(). */
@@ -34,7 +34,7 @@ export function createAvailability(onChange: OnChange = () => {}) {
     /** Notes the outcome of a write that began at `start`. Writes that fail alone are told of once, and once when they succeed. */
     noteWrite(start: number, error?: DatabaseUnavailable) {
       if (!error) writtenAt = performance.now()
-      else if (failure || isHeldRow(error) || writtenAt > start) return
+      else if (failure || isHeldLock(error) || writtenAt > start) return
       if (Boolean(writeFailure) === Boolean(error)) return
       writeFailure = error
       onChange('database writes', error)

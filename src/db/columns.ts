@@ -1,4 +1,4 @@
-import { and, type Column, eq, type SQL, sql } from 'drizzle-orm'
+import { and, type Column, eq, sql } from 'drizzle-orm'
 import { bigint, customType, integer, text } from 'drizzle-orm/pg-core'
 import type { Placeholders } from './statement.ts'
 
@@ -29,10 +29,7 @@ export const bookkeeping = () => ({
 })
 
 /** The row with this id, if its version is one of these or they are null. */
-export const isAtVersion = (
-  table: { id: Column; version: Column },
-  $: Placeholders<'id' | 'versions'>,
-): SQL | undefined =>
+export const isAtVersion = (table: { id: Column; version: Column }, $: Placeholders<'id' | 'versions'>) =>
   and(eq(table.id, $('id')), sql`(${$('versions')}::int[] is null or ${table.version} = any(${$('versions')}::int[]))`)
 
 /** timestamptz(3) as PostgreSQL writes it in UTC, to RFC 3339: '2026-01-02 03:04:05.67+00' to '2026-01-02T03:04:05.670Z'. */

@@ -69,11 +69,8 @@ async function begin(sql: postgres.Sql, deadlineMs: number | undefined) {
   const answer = await sql`select pg_backend_pid() as pid`
   // A pooler names another process. Behind it the defaults of the API's role hold, which `migrate` sets.
   if (!deadlineMs || answer[0]?.pid !== answer.state.pid) return
-  await sql.unsafe(
-    serverTimeouts(deadlineMs)
-      .map(([name, ms]) => `set ${name} = ${ms}`)
-      .join('; '),
-  )
+  const settings = serverTimeouts(deadlineMs).map(([name, ms]) => `set ${name} = ${ms}`)
+  await sql.unsafe(settings.join('; '))
 }
 
 /**

@@ -7,10 +7,6 @@ export function createExclusive() {
   return function runExclusive<T>(id: number, work: () => Promise<T>): Promise<T> {
     const result = last.get(id)?.then(work, work) ?? work()
     last.set(id, result)
-    const leave = () => {
-      if (last.get(id) === result) last.delete(id)
-    }
-    result.then(leave, leave)
-    return result
+    return result.finally(() => last.get(id) === result && last.delete(id))
   }
 }

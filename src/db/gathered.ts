@@ -2,15 +2,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { gather } from './gather.ts'
 import { type Pool, runner } from './pool.ts'
 import { arrayText, type Run } from './statement.ts'
-import { isConstraintViolation, isHeldRow, isUniqueViolation } from './unavailable.ts'
+import { isConstraintViolation, isHeldLock, isUniqueViolation } from './unavailable.ts'
 
 /** Rows that a statement of a stream reads. */
 const STREAM_BATCH = 50
-/** How long a stream rests while others wait, as a multiple of the time that its last statement took. */
+/** How long a stream rests while requests are under way, as a multiple of the time that its last statement took. */
 const STREAM_REST = 9
 /** Short of any time-out of its client. */
 const STREAM_REST_MAX_MS = 1000
-/** After a conflict, rows that conflict are skipped for this long: so often at most does one fail a batch. */
+/** After a conflict, rows that conflict are skipped for this long: in this time at most one batch fails because of one. */
 const CONFLICTS_EXPECTED_MS = 1000
 /** A page counts for so many rows at least, because each is a scan of its own. */
 const PAGE_WEIGHT_MIN = 100
@@ -57,14 +57,16 @@ export function gatherPages<Page, Row extends { id: number }>(
      * open however long the caller takes. While there are other requests, it rests most of the time.
      */
     async *stream(after: number): AsyncGenerator<Row[]> {
-      for (let last: number | undefined = after; last !== undefined; ) {
+      for (let last = after; ; ) {
         const start = performance.now()
         const asked = { after: arrayText([last]), limit: arrayText([STREAM_BATCH]) }
         const [page] = await list(runner(db, 'stream', start + db.deadlineMs), asked)
         const tookMs = performance.now() - start
         const rows: Row[] = page ? rowsOf(page) : []
-        last = rows.at(-1)?.id
-        if (last) yield rows
+        const end = rows.at(-1)
+        if (!end) return
+        last = end.id
+        yield rows
         if (db.busy()) await sleep(Math.min(STREAM_REST * tookMs, STREAM_REST_MAX_MS))
       }
     },
@@ -97,7 +99,7 @@ export function gatherInserts<Row, Inserted>(
       try {
         return await (skip ? insertOrSkip : insertAll)(run, rows)
       } catch (error) {
-        if (rows.length === 1 || !(isConstraintViolation(error) || isHeldRow(error))) throw error
+        if (rows.length === 1 || !(isConstraintViolation(error) || isHeldLock(error))) throw error
         if (isUniqueViolation(error)) conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
         // Nothing was done because of one row: each goes alone.
         const alone = rows.map(async (row) => (await insertOrSkip(run, [row]))[0])

@@ -1,6 +1,6 @@
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
-import { PassingError, retry } from '../retry.ts'
+import { retry, TransientError } from '../retry.ts'
 import type { Address } from './address.ts'
 import { connect, serverTimeouts } from './connection.ts'
 import { scramVerifier } from './scram.ts'
@@ -12,8 +12,8 @@ export type MigrateOptions = {
   /** Folder of the migrations that drizzle-kit generated. */
   folder: string
   /**
-   * The role that the API logs in as: created when missing, given this password, granted its rights. It waits for an
-   * answer for `deadlineMs`.
+   * The role that the API logs in as: created when missing, given this password, granted its rights. Its
+   * statements end within `deadlineMs`.
    */
   api: { user: string; password: string; deadlineMs: number } | undefined
   /** How long to wait for a database that does not answer yet, for another process that migrates, and for locks. */
@@ -59,7 +59,7 @@ async function attempt(address: Address, migrations: MigrationMeta[], api: Migra
     await sql.unsafe(`begin; set local statement_timeout = 0; set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
     await checkServer(sql)
     const [row] = await sql`select pg_try_advisory_xact_lock(${LOCK_KEY}) as locked`
-    if (!row?.locked) throw new PassingError('Another process is still migrating the database: try again later.')
+    if (!row?.locked) throw new TransientError('Another process is still migrating the database: try again later.')
     const applied = await apply(sql, migrations)
     if (api) await grantApiRole(sql, api)
     await sql`commit`
@@ -82,15 +82,15 @@ async function checkServer(sql: postgres.Sql) {
 /** The error with a sentence for the operator; as it is if it tells neither of a statement nor of the connection. */
 function explained(error: unknown, { host, port }: Address): unknown {
   if (error instanceof DatabaseUnavailable) {
-    // Where PostgreSQL or the network says so, it may only be starting.
-    const Reason = unavailable(error.cause) ? PassingError : Error
+    // What the network or a starting PostgreSQL says passes.
+    const Reason = unavailable(error.cause) ? TransientError : Error
     const hint = error.code === INVALID_PASSWORD ? `. ${LOST_SECRET}` : ''
     return new Reason(`The database at ${host}:${port} cannot be used: ${error.message}${hint}`, { cause: error })
   }
   if (error instanceof postgres.PostgresError) {
     const { message, code } = error
     if (code !== LOCK_NOT_AVAILABLE) return new Error(`The migration failed and nothing of it was kept: ${message}`)
-    return new PassingError('A long transaction holds a table that a migration changes: try again later.')
+    return new TransientError('A long transaction holds a table that a migration changes: try again later.')
   }
   if (!unavailable(error)) return error
   return new Error('The connection was lost while migrating. Either all was kept or nothing: try again.')

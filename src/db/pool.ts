@@ -6,7 +6,7 @@ import type { Run } from './statement.ts'
 import {
   DatabaseUnavailable,
   isConstraintViolation,
-  isHeldRow,
+  isHeldLock,
   isStale,
   NO_ANSWER,
   TOO_LATE,
@@ -21,7 +21,7 @@ export type PoolOptions = {
   applicationName: string
   /** Connections for reads and writes together; `RESERVED_FOR_READS` of them are never given to writes. */
   connections: number
-  /** Longest run of a statement, in ms. */
+  /** The deadline of a statement, in ms. PostgreSQL's own time-outs are shares of it. */
   deadlineMs: number
   onChange?: OnChange
 }
@@ -126,18 +126,12 @@ export function createPool(options: PoolOptions) {
     return links.size === 0 || [...links].some(silent)
   }
 
-  function drop(link: Link) {
-    if (!links.delete(link)) return
-    // postgres.js does not reject a statement that it was given between a reset and the close.
-    link.work?.reject(CLOSED)
-    link.connection.destroy()
-    dispatch()
-  }
-
   /** Drops all of them before any of those who wait could get one. */
-  function dropIdle() {
-    for (const link of idle()) {
-      links.delete(link)
+  function drop(...gone: Link[]) {
+    for (const link of gone) {
+      if (!links.delete(link)) continue
+      // postgres.js does not reject a statement that it was given between a reset and the close.
+      link.work?.reject(CLOSED)
       link.connection.destroy()
     }
     dispatch()
@@ -146,7 +140,7 @@ export function createPool(options: PoolOptions) {
   /** Leaves every connection for a new one: the idle ones now, the others when they are free. */
   function renew() {
     renewedAt = performance.now()
-    dropIdle()
+    drop(...idle())
   }
 
   const isRetired = ({ since }: Link) => since <= renewedAt
@@ -155,12 +149,13 @@ export function createPool(options: PoolOptions) {
   function fail(reason: DatabaseUnavailable) {
     if (!database.failure()) renew()
     database.fail(reason)
-    for (const use of USES) rejectWaiting(use, reason)
+    rejectWaiting(reason)
   }
 
-  function rejectWaiting(use: Use, reason: DatabaseUnavailable) {
-    for (const work of waiting[use]) work.reject(reason)
-    waiting[use].clear()
+  function rejectWaiting(reason: DatabaseUnavailable, isMeant = (_: Work) => true) {
+    for (const use of USES) {
+      for (const work of waiting[use]) if (isMeant(work) && waiting[use].delete(work)) work.reject(reason)
+    }
   }
 
   // Statements
@@ -184,8 +179,8 @@ export function createPool(options: PoolOptions) {
   const mayBeGone = ({ since }: Link) => performance.now() - since > IDLE_TIMEOUT_MS
 
   /**
-   * Gives idle connections to those who wait, in their order. Opens more where there are too few; one, which tells whether
-   * the database answers at all, where no other does.
+   * Gives idle connections to what waits: reads first, then writes, then streams. Opens more where there are too few. If
+   * none answers, it opens one to learn whether the database does.
    */
   function dispatch() {
     if (closed) return
@@ -221,7 +216,7 @@ export function createPool(options: PoolOptions) {
       const reason = unavailable(error)
       if (reason?.reached !== 'lost') database.hear()
       // Idle connections may be lost as well: the next attempt gets one that is new or has just answered.
-      else dropIdle()
+      else drop(...idle())
       work.reject(reason ?? error)
       // After any other failure postgres.js may have counted rows that the next answer would begin with.
       if (isConstraintViolation(error)) free(link)
@@ -250,28 +245,23 @@ export function createPool(options: PoolOptions) {
 
   function tick() {
     const now = performance.now()
-    for (const use of USES) {
-      for (const work of waiting[use]) {
-        if (now < work.until - SEND_MARGIN_MS) continue
-        waiting[use].delete(work)
-        work.reject(TOO_LATE)
-      }
-    }
+    rejectWaiting(TOO_LATE, ({ until }) => now >= until - SEND_MARGIN_MS)
     for (const link of [...links].filter(isLate)) {
       link.work?.reject(NO_ANSWER)
       // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
       if (isRetired(link) || (link.work?.use !== 'write' && now - link.since > deadlineMs)) drop(link)
     }
-    if (stuckWrites() >= maxWrites) rejectWaiting('write', STUCK)
+    if (stuckWrites() >= maxWrites) rejectWaiting(STUCK, ({ use }) => use === 'write')
     // The idle connections may be as silent as those that wait.
-    if (nobodyAnswers()) dropIdle()
+    if (nobodyAnswers()) drop(...idle())
     const [oldest] = idle()
     if (oldest && links.size > 1 && now - oldest.since > IDLE_TIMEOUT_MS) drop(oldest)
   }
 
   /**
-   * Runs a statement until `until`, a time of performance.now(). What changes nothing is sent again if its connection is
-   * lost.
+   * Runs a statement until `until`, a time of performance.now(). A read is sent again if its connection is lost, up to
+   * `READ_ATTEMPTS` in all, and while others hold a lock. Any statement is sent again if a migration made it stale, for it was
+   * not carried out.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
    * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
    */
@@ -288,7 +278,7 @@ export function createPool(options: PoolOptions) {
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
         const repeatable =
-          use !== 'write' && ((error.reached === 'lost' && attempt < READ_ATTEMPTS) || isHeldRow(error))
+          use !== 'write' && ((error.reached === 'lost' && attempt < READ_ATTEMPTS) || isHeldLock(error))
         if ((repeatable || isStale(error)) && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') database.noteWrite(start, error)
         throw error
@@ -300,7 +290,7 @@ export function createPool(options: PoolOptions) {
 
   return {
     query,
-    /** Longest run of a statement, in ms. */
+    /** The deadline of a statement, in ms. */
     deadlineMs,
     /** Whether reads or writes are under way now. */
     busy: () => running('read') + running('write') > 0,
@@ -312,7 +302,7 @@ export function createPool(options: PoolOptions) {
     async close(timeoutMs: number) {
       closed = true
       clearInterval(ticker)
-      for (const use of USES) rejectWaiting(use, STOPPING)
+      rejectWaiting(STOPPING)
       await Promise.all([...links].map(({ connection }) => connection.close(timeoutMs)))
     },
   }

@@ -17,6 +17,7 @@ export function createReadiness(db: Pool, tables: readonly PgTable[], onWrong: (
 
   return async function ready(): Promise<void> {
     try {
+      // On the connections of streams: a queue of requests does not hold it up.
       const run = runner(db, 'stream', performance.now() + ANSWER_TIMEOUT_MS)
       await Promise.all(questions.map((ask) => ask(run, {})))
       right = true

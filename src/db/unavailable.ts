@@ -25,8 +25,8 @@ export class DatabaseUnavailable extends Error {
 const TRANSIENT = /^(08|40|53|55|57|58|25006)/
 /** Of these, the ones that end the session. */
 const ENDING = /^(08|57P0)/
-/** Of these, the ones that concern a row which others hold, and not the database: a deadlock, a lock that took too long. */
-const OF_A_ROW = /^(40|55P03)/
+/** Of these, the ones that concern what others have locked, and not the database: a deadlock, a lock that took too long. */
+const OF_A_LOCK = /^(40|55P03)/
 /** PostgreSQL finds here that a migration made a prepared statement invalid, before it carries it out. */
 const STALE_ROUTINES = ['RevalidateCachedQuery', 'FetchPreparedStatement']
 /** Codes of postgres.js and of Node's sockets, not of mistakes in a call (ERR_INVALID_ARG_TYPE). */
@@ -50,8 +50,8 @@ export function unavailable(error: unknown): DatabaseUnavailable | undefined {
 export const isStale = ({ cause }: DatabaseUnavailable): boolean =>
   cause instanceof postgres.PostgresError && STALE_ROUTINES.includes(cause.routine)
 
-/** Whether a row that another transaction holds is the reason: nothing was done, and other rows are not concerned. */
-export const isHeldRow = (error: unknown): boolean => OF_A_ROW.test(unavailable(error)?.code ?? '')
+/** Whether a lock that another transaction holds, on a row or a table, is the reason: nothing was done. */
+export const isHeldLock = (error: unknown): boolean => OF_A_LOCK.test(unavailable(error)?.code ?? '')
 
 const hasCode =
   (pattern: RegExp) =>

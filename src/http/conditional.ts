@@ -2,7 +2,7 @@ import type { Context } from 'hono'
 import { answer, json, typed } from './answer.ts'
 import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
-import { refusal } from './refusal.ts'
+import { problemOf } from './refusal.ts'
 
 /** A client may keep an answer, but must ask again each time: another request may have changed it. */
 export const CACHE = { 'Cache-Control': 'private, no-cache' }
@@ -12,7 +12,7 @@ export const entityTag = (version: number) => `"${version}"`
 
 /** What If-Match and If-None-Match may hold. */
 const ENTITY_TAGS = /^\*$|^[ \t,]*(?:(?:W\/)?"[\x21\x23-\x7e\x80-\xff]*"[ \t]*(?:,[ \t,]*|$))+$/
-/** The strong tags of versions in such a list: between two of its tags there is no digit. */
+/** The strong tags of versions in such a list. It finds none between two tags, where no digits stand. */
 const VERSIONS = /(?<!W\/)"([1-9]\d{0,8})"/g
 
 function assertTags(name: string, value: string) {
@@ -50,7 +50,7 @@ export async function startingVersions(c: Context<Env>, noun: string, present: (
   const excluded = ifNoneMatch(c.req.header('if-none-match'))
   if (!excluded) return versions
   const { version } = await present()
-  if (excluded(version) || versions?.includes(version) === false) throw refusal(noun, { outcome: 'stale' })
+  if (excluded(version) || versions?.includes(version) === false) throw problemOf(noun, { outcome: 'stale' })
   return [version]
 }
 
@@ -59,7 +59,7 @@ export async function startingVersions(c: Context<Env>, noun: string, present: (
  * @throws Problem 412 where If-Match does not
  */
 export function answerPresent<T>(c: Context<Env>, noun: string, body: T, version: number) {
-  if (ifMatch(c.req.header('if-match'))?.includes(version) === false) throw refusal(noun, { outcome: 'stale' })
+  if (ifMatch(c.req.header('if-match'))?.includes(version) === false) throw problemOf(noun, { outcome: 'stale' })
   if (ifNoneMatch(c.req.header('if-none-match'))?.(version)) {
     return typed<T, 200>(answer(c, null, 304, versionHeaders(version)))
   }

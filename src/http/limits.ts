@@ -5,9 +5,9 @@ import { Problem, unavailableProblem } from './problem.ts'
 
 /** Bodies up to the limit of headers are not counted: every connection may hold one. */
 const SMALL_BODY_BYTES = 16 * 1024
-/** Larger bodies, and those of unknown length, that arrive at a time: each may take as much memory as a body may have. */
+/** Larger bodies, and those of unknown length, that arrive at a time: each may take twice as much memory as a body may have. */
 const LARGE_BODIES_MAX = 64
-/** How long what is over the limit is read and dropped: a client that still sends meets a reset, not our answer. */
+/** How long a body that is too large is read and dropped before the answer: at once, a client that still sends would meet a reset. */
 const DROP_MS = 1000
 
 /** Runs what it is given while fewer than `max` others run, else throws a 503. */

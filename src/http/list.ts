@@ -15,19 +15,19 @@ function decodeCursor(cursor: string): number | undefined {
 }
 
 /** A parameter of a query, as text. */
-export const once = (what: string) => z.string({ error: `must be given once, as ${what}` })
+export const queryText = (what: string) => z.string({ error: `must be given once, as ${what}` })
 
 const LIMIT_RULE = `must be a whole number from 1 to ${LIMIT_MAX}`
 const LIMIT = { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT, examples: [10] } as const
 
 /** The parameters of every list: `limit`, the rows of a page, and `cursor`, which is read as the id it starts after. */
 export const listParameters = {
-  limit: once('a number')
+  limit: queryText('a number')
     .refine((limit) => /^[1-9]\d*$/.test(limit) && Number(limit) <= LIMIT_MAX, LIMIT_RULE)
     .transform(Number)
     .optional()
     .meta({ description: 'The items of a page.', ...LIMIT }),
-  cursor: once('a cursor')
+  cursor: queryText('a cursor')
     .transform(decodeCursor)
     .refine((id) => id !== undefined, 'is not a cursor of this service: take `next` of the page before')
     .optional()

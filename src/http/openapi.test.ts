@@ -10,12 +10,12 @@ import type { UserStore } from '../users/store.ts'
 import { IDEMPOTENCY_KEY } from './idempotency.ts'
 import { bodyTooLarge } from './limits.ts'
 import { LIMIT_MAX } from './list.ts'
+import { MAX_HEADER_BYTES, PARSER_PROBLEMS } from './listener.ts'
 import { createLog } from './log.ts'
 import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
 import { ID } from './path.ts'
 import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, TITLES, unavailableProblem } from './problem.ts'
-import { refusal } from './refusal.ts'
-import { MAX_HEADER_BYTES, PARSER_PROBLEMS } from './refuse.ts'
+import { problemOf } from './refusal.ts'
 import { JSON_MEDIA_TYPES, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the description is looked into at every depth.
@@ -158,12 +158,12 @@ test('says what the service says, where it was written by hand', () => {
 test('has an example of each failure that is what the service says', () => {
   const problems = [
     ...Object.values(PARSER_PROBLEMS),
-    refusal('item', { outcome: 'missing' }),
-    refusal('item', { outcome: 'conflict', fields: ['name'] }),
-    refusal('item', { outcome: 'stale' }),
+    problemOf('item', { outcome: 'missing' }),
+    problemOf('item', { outcome: 'conflict', fields: ['name'] }),
+    problemOf('item', { outcome: 'stale' }),
     bodyTooLarge(parseConfig({}).MAX_BODY_BYTES),
     unsupported(JSON_MEDIA_TYPES),
-    refusal('item', { outcome: 'reference-missing', field: 'ownerId' }),
+    problemOf('item', { outcome: 'reference-missing', field: 'ownerId' }),
     INTERNAL,
     unavailableProblem(),
   ]

@@ -19,7 +19,7 @@ export type ResourceOptions = {
   /** The schemas of the body: of POST and PUT, and of PATCH. */
   input: Fields
   patch: Fields
-  /** The schema of an answer. Here and above each member has an example, of which tools make that of the whole. */
+  /** The schema of an answer. Here and above each member has an example, from which tools build an example of the whole. */
   item: Fields
 }
 
@@ -31,7 +31,7 @@ export type OpenApiOptions = {
 
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
 
-/** The template with a value for each of these words; one that begins with another comes before it. */
+/** The template with a value for each of these words. A longer word is listed first: `$Items` before `$Item`. */
 function filled<T>(template: T, words: Record<string, string | number>): T {
   let text = JSON.stringify(template)
   for (const [word, value] of Object.entries(words)) text = text.replaceAll(word, String(value))
@@ -77,14 +77,12 @@ function describe({ resources, maxBodyBytes }: OpenApiOptions) {
   const described = resources.map((optionsOf) => describeResource(optionsOf()))
   const { name: title, version, description: summary, license } = packageJson
   const { info, paths, components } = filled(base, { $maxBodyBytes: maxBodyBytes })
+  const schemas = Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas))
   return {
     ...base,
     info: { title, version, summary, license: { name: license, identifier: license }, ...info },
     paths: Object.assign({}, ...described.map(({ paths }) => paths), paths),
-    components: {
-      ...components,
-      schemas: Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas)),
-    },
+    components: { ...components, schemas },
   }
 }
 

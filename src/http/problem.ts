@@ -7,7 +7,7 @@ import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 
 export type ProblemOptions = {
-  /** Tells programs apart what has the same status: the end of the `type` that they get. */
+  /** Lets programs tell problems of one status apart. It ends their `type`. */
   type?: 'validation' | 'conflict' | 'idempotency-key-reused'
   /** Where a body is at fault. Each pointer is a JSON Pointer (RFC 6901). */
   errors?: { pointer: string; detail: string }[]
@@ -46,10 +46,8 @@ export function problemJson(problem: Problem, target: string | undefined, reques
   const { status, message: detail, options } = problem
   const type = options.type ? `urn:problem-type:${options.type}` : 'about:blank'
   const title = TITLES[status] ?? 'Error'
-  const { errors } = options
-  return escapeLineEnds(
-    JSON.stringify({ type, title, status, detail, instance: instanceOf(target), requestId, errors }),
-  )
+  const body = { type, title, status, detail, instance: instanceOf(target), requestId, errors: options.errors }
+  return escapeLineEnds(JSON.stringify(body))
 }
 
 /** 503 that asks to come back in a second: the database or this process cannot take the request now. */

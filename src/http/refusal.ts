@@ -2,7 +2,7 @@ import type { Refusal } from '../resource.ts'
 import { Problem } from './problem.ts'
 
 /** The problem that tells a client why nothing was done; `noun` is the name of what it asked for, such as 'user'. */
-export function refusal(noun: string, refused: Refusal): Problem {
+export function problemOf(noun: string, refused: Refusal): Problem {
   switch (refused.outcome) {
     case 'missing':
       return new Problem(404, `There is no ${noun} with this id.`)

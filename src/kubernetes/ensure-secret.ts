@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { isIPv6 } from 'node:net'
 import { setDefaultCACertificates } from 'node:tls'
-import { PassingError, retry } from '../retry.ts'
+import { retry, TransientError } from '../retry.ts'
 
 /** What the database's Secret holds: the API role's password, and that of the role that owns the schema. */
 const KEYS = ['password', 'owner-password']
@@ -82,19 +82,19 @@ const manifest = (name: string) => ({
 /**
  * Sends a request about the namespace's Secrets.
  * @returns the answer, if its status is one of `expected`
- * @throws with a sentence for the operator; PassingError where trying again may help
+ * @throws with a sentence for the operator; TransientError where trying again may help
  */
 async function ask(options: EnsureSecretOptions, deed: string, expected: number[], path: string, init?: RequestInit) {
   const { status, body } = await call(options, path, init)
   if (expected.includes(status)) return { status, data: body.data }
   const { message = 'no reason given' } = body
   // A new Role takes a moment to be known: so 401 and 403 too.
-  const Reason = [401, 403, 429].includes(status) || status >= 500 ? PassingError : Error
+  const Reason = [401, 403, 429].includes(status) || status >= 500 ? TransientError : Error
   const advice = status === 403 ? ' Apply the Role and RoleBinding ensure-secret of kustomize/base.' : ''
   throw new Reason(`ensure-secret cannot ${deed} in namespace ${options.namespace}: ${message} (${status}).${advice}`)
 }
 
-/** @throws PassingError where no JSON comes in time */
+/** @throws TransientError where no JSON comes in time */
 async function call({ server, token, namespace }: EnsureSecretOptions, path: string, init?: RequestInit) {
   try {
     const response = await fetch(`${server}/api/v1/namespaces/${namespace}/secrets${path}`, {
@@ -109,6 +109,6 @@ async function call({ server, token, namespace }: EnsureSecretOptions, path: str
   } catch (error) {
     // A TypeError of fetch says only that it failed, and its cause says why.
     const reason = error instanceof TypeError ? error.cause : error
-    throw new PassingError(`The Kubernetes API at ${server} cannot be reached: ${reason}`, { cause: error })
+    throw new TransientError(`The Kubernetes API at ${server} cannot be reached: ${reason}`, { cause: error })
   }
 }

@@ -6,7 +6,7 @@ import { idempotencyOf } from '../http/idempotency.ts'
 import { LIMIT_DEFAULT, nextLink, pageOf } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
 import { PathId } from '../http/path.ts'
-import { refusal } from '../http/refusal.ts'
+import { problemOf } from '../http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../http/validate.ts'
 import type { Refusal } from '../resource.ts'
 import { ListQuery, NewUser, UserPatch } from './schemas.ts'
@@ -16,7 +16,7 @@ const NOUN = 'user'
 
 /** The user, unless the store refused. */
 function done<T extends StoredUser>(result: T | Refusal): T {
-  if ('outcome' in result) throw refusal(NOUN, result)
+  if ('outcome' in result) throw problemOf(NOUN, result)
   return result
 }
 
@@ -24,6 +24,12 @@ function done<T extends StoredUser>(result: T | Refusal): T {
 export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: number }) {
   const present = async (c: Context<Env>, id: number) =>
     done((await store.get(id, c.get('until'))) ?? { outcome: 'missing' })
+
+  async function change(c: Context<Env>, id: number, patch: UserPatch) {
+    const versions = await startingVersions(c, NOUN, () => present(c, id))
+    const { version, ...user } = done(await store.update(id, patch, versions, c.get('until')))
+    return json(c, user, 200, versionHeaders(version))
+  }
 
   return new Hono<Env>()
     .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.stream), async (c) => {
@@ -45,25 +51,19 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       return answerPresent(c, NOUN, user, version)
     })
 
-    .put('/:id', valid('param', PathId), valid('json', NewUser), async (c) => {
-      const { id } = c.req.valid('param')
-      const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { version, ...user } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
-      return json(c, user, 200, versionHeaders(version))
-    })
+    .put('/:id', valid('param', PathId), valid('json', NewUser), (c) =>
+      change(c, c.req.valid('param').id, c.req.valid('json')),
+    )
 
-    .patch('/:id', valid('param', PathId), valid('json', UserPatch, PATCH_MEDIA_TYPES), async (c) => {
-      const { id } = c.req.valid('param')
-      const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { version, ...user } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
-      return json(c, user, 200, versionHeaders(version))
-    })
+    .patch('/:id', valid('param', PathId), valid('json', UserPatch, PATCH_MEDIA_TYPES), (c) =>
+      change(c, c.req.valid('param').id, c.req.valid('json')),
+    )
 
     .delete('/:id', valid('param', PathId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
       const refused = await store.remove(id, versions, c.get('until'))
-      if (refused) throw refusal(NOUN, refused)
+      if (refused) throw problemOf(NOUN, refused)
       return answer(c, null, 204, {})
     })
 }

@@ -33,10 +33,7 @@ export const ListQuery = z.strictObject({
   ...listParameters,
   username: soughtText(USERNAME_MAX_LENGTH)
     .optional()
-    .meta({
-      description: 'Only the user with this name, whatever its case.',
-      examples: ['Alice'],
-    }),
+    .meta({ description: 'Only the user with this name, whatever its case.', examples: ['Alice'] }),
   email: soughtEmail
     // No address has a space, but that is what a + stands for in a query.
     .refine((email) => !email.includes(' '), 'must not have a space: write + as %2B')

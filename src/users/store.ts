@@ -12,7 +12,7 @@ import * as statements from './statements.ts'
 /** A user and the version that its entity tag names: 1 at first, one more after each change. */
 export type StoredUser = User & { version: number }
 type NewRow = NewUser & Idempotency
-/** One of the users that have this username or email; every user without them. */
+/** The user with this username and this email, as far as they are given; all users if neither is. */
 type Sought = { username?: string | undefined; email?: string | undefined }
 
 export type UserStore = ReturnType<typeof createUserStore>

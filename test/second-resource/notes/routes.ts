@@ -6,7 +6,7 @@ import { idempotencyOf } from '../../../src/http/idempotency.ts'
 import { LIMIT_DEFAULT, nextLink, pageOf } from '../../../src/http/list.ts'
 import { streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
-import { refusal } from '../../../src/http/refusal.ts'
+import { problemOf } from '../../../src/http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
 import type { Refusal } from '../../../src/resource.ts'
 import { ListQuery, NoteInput, NotePatch } from './schemas.ts'
@@ -15,7 +15,7 @@ import type { NoteStore, StoredNote } from './store.ts'
 const NOUN = 'note'
 
 function done<T extends StoredNote>(result: T | Refusal): T {
-  if ('outcome' in result) throw refusal(NOUN, result)
+  if ('outcome' in result) throw problemOf(NOUN, result)
   return result
 }
 
@@ -23,6 +23,12 @@ function done<T extends StoredNote>(result: T | Refusal): T {
 export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: number }) {
   const present = async (c: Context<Env>, id: number) =>
     done((await store.get(id, c.get('until'))) ?? { outcome: 'missing' })
+
+  async function change(c: Context<Env>, id: number, patch: NotePatch) {
+    const versions = await startingVersions(c, NOUN, () => present(c, id))
+    const { version, ...note } = done(await store.update(id, patch, versions, c.get('until')))
+    return json(c, note, 200, versionHeaders(version))
+  }
 
   return new Hono<Env>()
     .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.stream), async (c) => {
@@ -40,23 +46,17 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
       const { version, ...note } = await present(c, c.req.valid('param').id)
       return answerPresent(c, NOUN, note, version)
     })
-    .put('/:id', valid('param', PathId), valid('json', NoteInput), async (c) => {
-      const { id } = c.req.valid('param')
-      const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { version, ...note } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
-      return json(c, note, 200, versionHeaders(version))
-    })
-    .patch('/:id', valid('param', PathId), valid('json', NotePatch, PATCH_MEDIA_TYPES), async (c) => {
-      const { id } = c.req.valid('param')
-      const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const { version, ...note } = done(await store.update(id, c.req.valid('json'), versions, c.get('until')))
-      return json(c, note, 200, versionHeaders(version))
-    })
+    .put('/:id', valid('param', PathId), valid('json', NoteInput), (c) =>
+      change(c, c.req.valid('param').id, c.req.valid('json')),
+    )
+    .patch('/:id', valid('param', PathId), valid('json', NotePatch, PATCH_MEDIA_TYPES), (c) =>
+      change(c, c.req.valid('param').id, c.req.valid('json')),
+    )
     .delete('/:id', valid('param', PathId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
       const refused = await store.remove(id, versions, c.get('until'))
-      if (refused) throw refusal(NOUN, refused)
+      if (refused) throw problemOf(NOUN, refused)
       return answer(c, null, 204, {})
     })
 }
