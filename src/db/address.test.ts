@@ -31,6 +31,29 @@ test.each([
   expect(parseAddress(text)).toEqual(address)
 })
 
+const neon = 'postgresql://alex:s3cret@ep-cool-darkness-123456-pooler.us-east-2.aws.neon.tech/users'
+const supabase = 'aws-0-eu-central-1.pooler.supabase.com'
+
+test.each([
+  [
+    `${neon}?sslmode=verify-full`,
+    { host: 'ep-cool-darkness-123456-pooler.us-east-2.aws.neon.tech', port: 5432, database: 'users', user: 'alex' },
+  ],
+  [`${neon.replace('-pooler', '')}?sslmode=require`, { host: 'ep-cool-darkness-123456.us-east-2.aws.neon.tech' }],
+  [
+    'postgresql://postgres:s3cret@db.abcdefghijkl.supabase.co:5432/postgres',
+    { host: 'db.abcdefghijkl.supabase.co', port: 5432, database: 'postgres', user: 'postgres' },
+  ],
+  [
+    `postgresql://postgres.abcdefghijkl:s3cret@${supabase}:5432/postgres?sslmode=require`,
+    { host: supabase, port: 5432, user: 'postgres.abcdefghijkl' },
+  ],
+  [`postgres://postgres.abcdefghijkl:s3cret@${supabase}:6543/postgres`, { host: supabase, port: 6543 }],
+  ['postgresql://postgres:s3cret@10.1.2.3:6432/postgres', { host: '10.1.2.3', port: 6432 }],
+])('the URL of a service: %s', (text, address) => {
+  expect(parseAddress(text)).toMatchObject({ password: 's3cret', ...address })
+})
+
 const FORM = 'it must be like postgres://user:password@host:5432/database'
 const HOST = 'a host is one name, one IP address, or the folder of a Unix socket'
 
@@ -58,6 +81,10 @@ test.each([
   ['postgres://host/app?connect_timeout=10', 'channel_binding are supported, not connect_timeout'],
   ['postgres://host/app?options=-c%20synchronous_commit%3Doff', 'are supported, not options'],
   ['postgres://host/app?target_session_attrs=any', 'are supported, not target_session_attrs'],
+  [`${neon}?sslmode=require&channel_binding=require`, 'channel_binding=require is not supported: leave it out'],
+  [`${neon}?sslmode=require&options=endpoint%3Dep-cool-darkness-123456`, 'are supported, not options'],
+  [`postgres://postgres.abc:p@${supabase}:6543/postgres?pgbouncer=true`, 'are supported, not pgbouncer'],
+  [`postgres://postgres.abc:p@${supabase}:6543/postgres?connection_limit=1`, 'are supported, not connection_limit'],
 ])('%s is refused: %s', (text, sentence) => {
   expect(() => parseAddress(text)).toThrow(sentence)
 })

@@ -3,10 +3,13 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type ListenOptions, connect as tcpConnect } from 'node:net'
 import { networkInterfaces, tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createServer as createTlsServer } from 'node:tls'
+import { generate } from 'selfsigned'
 import { expect, inject, onTestFinished, test } from 'vitest'
 import { freePort } from '../../dev/postgres.ts'
 import { startApi } from '../../test/api.ts'
 import { addressOf, createTestDatabase } from '../../test/database.ts'
+import { parseConfig } from '../config.ts'
 import { connect, run } from './connection.ts'
 
 const server = addressOf(inject('postgresUrl'))
@@ -61,6 +64,67 @@ test('a Unix socket is reached in every form of its URI, and needs no TLS', asyn
     expect(await ask(text), text).toBe('postgres')
   }
 })
+
+test('over TLS a server is told the name that was asked for, and of the address only user and database', async () => {
+  const { cert, private: key } = await generate([{ name: 'commonName', value: 'localhost' }], { keyType: 'ec' })
+  const told = Promise.withResolvers<{ name: string | false | null; startup: string[] }>()
+  const speaker = createTlsServer({ cert, key }, (socket) => {
+    // PostgreSQL, section 54.7: StartupMessage. Its length and version are 8 bytes, and names and values end with a zero.
+    socket.once('data', (data) => {
+      told.resolve({ name: socket.servername, startup: data.subarray(8).toString().split('\0') })
+      socket.destroy()
+    })
+  })
+  const greeter = createServer((socket) => {
+    // The driver asks for TLS first, and begins with it after the S.
+    socket.once('data', () => {
+      socket.write('S')
+      speaker.emit('connection', socket)
+    })
+  })
+  await once(greeter.listen(0, '127.0.0.1'), 'listening')
+  onTestFinished(() => void greeter.close())
+  const { port } = greeter.address() as { port: number }
+  const refused = ask(`postgres://postgres.abc:p@localhost:${port}/users?sslmode=require&channel_binding=prefer`)
+  await expect(refused).rejects.toMatchObject({ name: 'DatabaseUnavailable' })
+  const { name, startup } = await told.promise
+  expect(name).toBe('localhost')
+  const pairs = startup.flatMap((text, i) => (i % 2 === 0 && text !== '' ? [[text, startup[i + 1]]] : []))
+  expect(Object.fromEntries(pairs)).toEqual({
+    user: 'postgres.abc',
+    database: 'users',
+    client_encoding: 'UTF8',
+    application_name: 'test',
+    TimeZone: 'UTC',
+    DateStyle: 'ISO',
+    standard_conforming_strings: 'on',
+  })
+})
+
+test.each(['p@:/?#[]%&=+', `'"\\\`$;`, ' between  spaces ', 'größer, 密码 and 🔑', 'ª Ω ½'.normalize('NFD')])(
+  'DB_PASSWORD may be any text: %s',
+  async (secret) => {
+    const role = `speaks_${process.pid}`
+    const admin = await connect({ address: server, applicationName: 'test' })
+    const [row] = await run(admin, "select format('create role %I login password %L', $1::text, $2::text)", [
+      role,
+      secret,
+    ])
+    await admin.sql.unsafe(String(row?.[0]))
+    onTestFinished(async () => {
+      await admin.sql.unsafe(`drop role ${role}`)
+      await admin.close(1000)
+    })
+    const parts = { DB_HOST: server.host, DB_PORT: String(server.port), DB_USER: role, DB_PASSWORD: secret }
+    const { address } = parseConfig(parts).database
+    const connection = await connect({ address, applicationName: 'test' })
+    expect(await run(connection, 'select current_user', [])).toEqual([[role]])
+    await connection.close(1000)
+    await expect(
+      connect({ address: { ...address, password: secret.slice(1) }, applicationName: 'test' }),
+    ).rejects.toThrow('password authentication failed')
+  },
+)
 
 test.each([
   ['the network itself', '[ff0e::1]'],

@@ -83,6 +83,8 @@ export async function connect({ address, onClose, ...options }: ConnectionOption
   let opened = false
   const sql = postgres({
     ...address,
+    // SCRAM means a password in this form (RFC 7677, RFC 4013), and postgres.js would send another.
+    password: address.password.normalize('NFKC'),
     ssl: tlsOptions(address),
     max: 1,
     connect_timeout: 0,

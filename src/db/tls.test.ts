@@ -7,6 +7,7 @@ import { generate } from 'selfsigned'
 import { afterAll, afterEach, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type Postgres, startPostgres } from '../../dev/postgres.ts'
 import { addressOf } from '../../test/database.ts'
+import { main } from '../../test/process.ts'
 import { parseConfig } from '../config.ts'
 import { type Address, parseAddress } from './address.ts'
 import { createPool } from './pool.ts'
@@ -110,4 +111,17 @@ test('sslrootcert alone may vouch for the server, by the URL and by its parts; r
       setDefaultCACertificates([...trusted, readFileSync(ours, 'utf8')])
     }
   }
+})
+
+test('NODE_EXTRA_CA_CERTS is trusted besides', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'ca-'))
+  onTestFinished(() => rmSync(folder, { recursive: true }))
+  const path = join(folder, 'ours.pem')
+  writeFileSync(path, await certify('127.0.0.1'))
+  const migrate = (env: Record<string, string>) =>
+    main(['migrate'], { DATABASE_URL: `${pg.url}?sslmode=verify-full`, MIGRATE_WAIT_MS: '0', ...env })
+  const distrustful = migrate({})
+  expect(await distrustful.exited).toBe(1)
+  expect(distrustful.stderr()).toMatch(/self.signed/i)
+  expect(await migrate({ NODE_EXTRA_CA_CERTS: path }).exited).toBe(0)
 })

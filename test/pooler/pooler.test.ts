@@ -58,3 +58,15 @@ describe.each(['session', 'transaction'])('PgBouncer with its defaults, in %s mo
     expect(await others`show statement_timeout`).toEqual([{ statement_timeout: `${0.9 * role.deadlineMs}ms` }])
   })
 })
+
+test('PgBouncer in statement mode carries no migration, which is a transaction', async () => {
+  const database = await createTestDatabase({ empty: true })
+  const pooler = await startPooler(database.url, [], { pool_mode: 'statement' })
+  onTestFinished(async () => {
+    await pooler.stop()
+    await database.drop()
+  })
+  const address = { ...addressOf(database.url), port: pooler.port }
+  const migrating = migrate({ address, folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+  await expect(migrating).rejects.toThrow('The connection was lost while migrating')
+})
