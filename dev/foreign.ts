@@ -1,18 +1,14 @@
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { readMigrationFiles } from 'drizzle-orm/migrator'
-import postgres from 'postgres'
 import type { Address } from '../src/db/address.ts'
 import { connect } from '../src/db/connection.ts'
-import { DatabaseUnavailable } from '../src/db/unavailable.ts'
+import { DatabaseUnavailable, unavailable } from '../src/db/unavailable.ts'
+import { retry, TransientError } from '../src/retry.ts'
 import { aloud, DevError, type Say } from './messages.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../drizzle', import.meta.url))
 
-const RETRY_MS = 500
 const CLOSE_TIMEOUT_MS = 1000
-/** SQLSTATE of a PostgreSQL that is still starting. */
-const CANNOT_CONNECT_NOW = '57P03'
 
 /** What a person is told of where the database is: everything but the password. */
 export const describe = ({ host, port, database, user }: Address) => `postgres://${user}@${host}:${port}/${database}`
@@ -20,26 +16,27 @@ export const describe = ({ host, port, database, user }: Address) => `postgres:/
 /**
  * Waits up to `waitMs` for the database, and says so.
  * @returns whether it has tables, and none of our migrations: it belongs to something else then
- * @throws DevError when it cannot be used; an AbortError when `signal` is aborted
+ * @throws DevError or TransientError when it cannot be used; an AbortError when `signal` is aborted
  */
-export async function isForeign(address: Address, waitMs: number, say: Say, signal: AbortSignal): Promise<boolean> {
-  const until = performance.now() + waitMs
+export function isForeign(address: Address, waitMs: number, say: Say, signal: AbortSignal): Promise<boolean> {
   let told = ''
-  for (;;) {
-    try {
-      return await aloud(say, () => `Waiting for an answer of ${describe(address)}.`, hasForeignTables(address))
-    } catch (error) {
-      const reason = error instanceof Error ? error.message : String(error)
-      const sentence = `The database ${describe(address)} cannot be used: ${reason}.`
-      const code =
-        error instanceof DatabaseUnavailable || error instanceof postgres.PostgresError ? error.code : undefined
-      const starting = code === undefined || code === CANNOT_CONNECT_NOW
-      if (!starting || performance.now() > until) throw new DevError(sentence)
-      if (told !== reason) say(`${sentence} Trying again for up to ${Math.round(waitMs / 1000)} s.`)
-      told = reason
-      await sleep(RETRY_MS, undefined, { signal })
-    }
-  }
+  return retry(
+    waitMs,
+    async () => {
+      try {
+        return await aloud(say, () => `Waiting for an answer of ${describe(address)}.`, hasForeignTables(address))
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error)
+        const sentence = `The database ${describe(address)} cannot be used: ${reason}.`
+        // What the network or a starting PostgreSQL says passes.
+        if (!unavailable(error instanceof DatabaseUnavailable ? error.cause : error)) throw new DevError(sentence)
+        if (told !== reason) say(`${sentence} Trying again for up to ${Math.round(waitMs / 1000)} s.`)
+        told = reason
+        throw new TransientError(sentence)
+      }
+    },
+    signal,
+  )
 }
 
 async function hasForeignTables(address: Address): Promise<boolean> {

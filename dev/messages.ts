@@ -1,5 +1,6 @@
 // What developing says to a person: short lines, and never a stack for what they can see to.
 import { ConfigError } from '../src/config.ts'
+import { TransientError } from '../src/retry.ts'
 
 /** What a person has to see to; the message says it in a sentence or two. */
 export class DevError extends Error {}
@@ -28,7 +29,7 @@ export async function exitCode(command: () => Promise<void>): Promise<number> {
     return 0
   } catch (error) {
     // What the system refuses, such as a folder that cannot be written, says so itself.
-    const ours = error instanceof DevError || error instanceof ConfigError
+    const ours = [DevError, ConfigError, TransientError].some((kind) => error instanceof kind)
     if (!(error instanceof Error) || !(ours || 'syscall' in error)) throw error
     process.stderr.write(`${error.message}\n`)
     return error instanceof ConfigError ? 2 : 1

@@ -66,6 +66,15 @@ test('a database of .env is named, waited for aloud, and never migrated unasked 
   rmSync(clone.path('.env'))
 
   const database = await createTestDatabase({ empty: true })
+  for (const [url, reason, told] of [
+    [database.url.replace(/:[^:@]+@/, ':wrong@'), 'password authentication failed.*', ''],
+    [`postgres://nobody@127.0.0.1:${nowhere}/postgres`, '.*ECONNREFUSED.*', '.*Trying again.*\n'],
+  ] as const) {
+    const given = clone.dev([], { DATABASE_URL: url, MIGRATE_WAIT_MS: '0' })
+    expect(await given.exited).toBe(1)
+    expect(given.stderr()).toMatch(new RegExp(`^The database .* cannot be used: ${reason}\n$`))
+    expect(given.stdout()).toMatch(new RegExp(`dev\n\n${told}$`))
+  }
   const env = { DATABASE_URL: database.url }
   await database.sql`create table others (id int)`
   const refused = clone.dev([], env)
