@@ -19,7 +19,7 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DevError } from './messages.ts'
-import { startChild } from './processes.ts'
+import { exists, startChild } from './processes.ts'
 import { type Account, accountFor, isRoot, mayEnter, type Programs, placeOfRoot } from './programs.ts'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -61,11 +61,7 @@ function server(dataDir: string): number | undefined {
     const folder = `/proc/${pid}/cwd`
     return existsSync(folder) && realpathSync(folder) === realpathSync(dataDir) ? pid : undefined
   }
-  try {
-    process.kill(pid, 0)
-  } catch {
-    return undefined
-  }
+  if (!exists(pid)) return undefined
   const { stdout } = spawnSync('ps', ['-p', String(pid), '-o', 'comm='], { encoding: 'utf8' })
   // Windows has no ps.
   return /postgres/.test(stdout ?? 'postgres') ? pid : undefined

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
-import { type Clone, isAlive, makeClone, nothingLeft, postgresOf, served, startedBy } from '../test/clone.ts'
+import { type Clone, isAlive, makeClone, nothingLeft, parentOf, postgresOf, served } from '../test/clone.ts'
 
 const HEALTH = 'src/http/base.ts'
 const ALICE = { username: 'Alice', email: 'alice@example.com' }
@@ -60,7 +60,7 @@ test('serves data that survives a restart, and every save reloads, also of a mis
   await expect.poll(() => livez(origin)).toEqual({ status: 'switched' })
 
   const pid = postgresOf(clone.data)
-  process.kill(startedBy(pid), 'SIGINT')
+  process.kill(parentOf(pid), 'SIGINT')
   expect(await first.exited).toBe(0)
   expect(isAlive(pid)).toBe(false)
   await nothingLeft(pid, origin)
@@ -107,11 +107,31 @@ test.each(['SIGKILL', 'SIGHUP', 'SIGQUIT'] as const)('%s leaves nothing behind',
   const dev = clone.dev()
   await served(dev)
   const pid = postgresOf(clone.data)
-  process.kill(startedBy(pid), signal)
+  process.kill(parentOf(pid), signal)
   await dev.exited
   await nothingLeft(pid, dev.origin)
   expect(existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
 })
+
+test.each(['gives way to it', 'waits beside it'])(
+  'npm killed, with a shell that %s, leaves nothing behind',
+  async (manner) => {
+    const clone = await makeClone()
+    const waits = manner.startsWith('waits')
+    const shell = clone.path('shell')
+    // npm runs it as `shell -c COMMAND`.
+    writeFileSync(shell, waits ? '#!/bin/sh\neval "$2"\nexit $?\n' : '#!/bin/sh\neval "exec $2"\n', { mode: 0o755 })
+    const dev = clone.dev([], { npm_config_script_shell: shell })
+    await served(dev)
+    const pid = postgresOf(clone.data)
+    const npm = dev.process.pid as number
+    const parent = parentOf(parentOf(pid))
+    expect(waits ? parentOf(parent) : parent).toBe(npm)
+    process.kill(npm, 'SIGKILL')
+    await nothingLeft(pid, dev.origin)
+    expect(existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
+  },
+)
 
 test('a reader of the output that goes away leaves nothing behind', async () => {
   const clone = await makeClone()

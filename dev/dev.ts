@@ -8,7 +8,7 @@ import { describe, isForeign } from './foreign.ts'
 import { aloud, DevError, exitCode, say } from './messages.ts'
 import { assertFree, originOf, whenListening } from './port.ts'
 import { freePort, startPostgres } from './postgres.ts'
-import { endChild } from './processes.ts'
+import { commandOf, endChild, exists } from './processes.ts'
 import { applyMigrations, ROOT, startService } from './service.ts'
 import { watchSources } from './sources.ts'
 
@@ -17,7 +17,7 @@ const USAGE = `Usage: npm run dev [-- OPTIONS]
   --reset    first delete the data of this clone, and start with an empty database
   --migrate  bring a database of your own to the migrations, although it has tables of something else
 `
-const PARENT_INTERVAL_MS = 500
+const NPM_INTERVAL_MS = 500
 /** How long the API has to end, beyond DRAIN_DELAY_MS. */
 const GRACE_MS = 3000
 
@@ -28,11 +28,18 @@ function stopOnSignals() {
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT'] as const) process.on(name, () => stopping.abort())
   // Whoever read the output, or the terminal, is gone.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => stopping.abort())
-  // npm hands a SIGTERM to its shell, which ends and tells nobody: that it has gone is all that can be seen of it.
-  const parent = process.ppid
-  if (process.env.npm_lifecycle_event) {
-    setInterval(() => process.ppid !== parent && stopping.abort(), PARENT_INTERVAL_MS).unref()
-  }
+}
+
+/** Stops when npm has ended, for it may tell nobody: a SIGTERM it hands to its shell alone, and a SIGKILL to none. */
+async function stopWithNpm() {
+  const { npm_lifecycle_script: script } = process.env
+  const { ppid } = process
+  if (!script) return
+  // Most shells give way to this process, and npm is its parent. Where one waits beside it, npm is the shell's.
+  const parent = await commandOf(ppid)
+  const npm = parent?.command.includes(script) ? parent.ppid : ppid
+  const isGone = () => process.ppid !== ppid || !exists(npm)
+  setInterval(() => isGone() && stopping.abort(), NPM_INTERVAL_MS).unref()
 }
 
 function readOptions(args: string[]) {
@@ -151,6 +158,7 @@ async function tryMigrations(env: NodeJS.ProcessEnv, own: boolean): Promise<bool
 async function dev(args: string[]) {
   const options = readOptions(args)
   stopOnSignals()
+  void stopWithNpm()
   const environment = readEnvironment()
   const settings = { ...environment.env, DRAIN_DELAY_MS: environment.env.DRAIN_DELAY_MS || '0' }
   const config = parseConfig(settings)

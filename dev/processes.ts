@@ -1,5 +1,6 @@
-import { type ChildProcess, type SpawnOptions, spawn } from 'node:child_process'
+import { type ChildProcess, execFile, type SpawnOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { promisify } from 'node:util'
 
 export type ChildOptions = SpawnOptions & {
   /** A folder that goes with the process, if this process does not live to see its end. */
@@ -14,6 +15,24 @@ left=100
 while kill -0 "$0" && [ $left -gt 0 ]; do sleep 0.1; left=$((left - 1)); done
 kill -KILL "$0"
 rm -rf "$1"`
+
+/** Whether there is a process with this number. */
+export function exists(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    // Another user's process may not be sent a signal.
+    return error instanceof Error && 'code' in error && error.code === 'EPERM'
+  }
+}
+
+/** The command line of a process, and its parent; undefined where no `ps` tells, as on Windows. */
+export async function commandOf(pid: number): Promise<{ ppid: number; command: string } | undefined> {
+  const ps = promisify(execFile)('ps', ['-ww', '-o', 'ppid=,args=', '-p', String(pid)])
+  const [, ppid, command] = /(\d+) (.*)/.exec((await ps.catch(() => undefined))?.stdout ?? '') ?? []
+  return ppid && command ? { ppid: Number(ppid), command } : undefined
+}
 
 export const isRunning = (child: ChildProcess) =>
   child.pid !== undefined && child.exitCode === null && child.signalCode === null

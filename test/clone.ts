@@ -82,8 +82,8 @@ export const served = (dev: Running) => dev.printed(/Ctrl-C stops everything/)
 /** The process that a postmaster.pid names. */
 export const postgresOf = (data: string) => Number.parseInt(readFileSync(join(data, 'postmaster.pid'), 'utf8'), 10)
 
-/** The process that runs dev/start.js: the one that PostgreSQL was started by. */
-export const startedBy = (pid: number) =>
+/** The process that started another. PostgreSQL is started by the one that runs dev/start.js. */
+export const parentOf = (pid: number) =>
   Number(execFileSync('ps', ['-o', 'ppid=', '-p', String(pid)], { encoding: 'utf8' }))
 
 /** Whether a process lives; one that has ended and was not yet waited for does not. */

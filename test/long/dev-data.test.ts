@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { chmodSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
-import { isAlive, makeClone, nothingLeft, postgresOf, served, startedBy } from '../clone.ts'
+import { isAlive, makeClone, nothingLeft, parentOf, postgresOf, served } from '../clone.ts'
 
 test('a first start that is cut off does not break the next, nor do two at once', async () => {
   const clone = await makeClone()
@@ -34,7 +34,7 @@ test('data that cannot be used are told in one sentence, which says how to go on
   const dev = clone.dev()
   await served(dev)
   const pid = postgresOf(clone.data)
-  process.kill(startedBy(pid), 'SIGKILL')
+  process.kill(parentOf(pid), 'SIGKILL')
   await dev.exited
   await nothingLeft(pid, dev.origin)
 

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { expect, test } from 'vitest'
 import { freePort } from '../../dev/postgres.ts'
@@ -26,6 +26,18 @@ test('what cannot be is told in one sentence with the true reason', async () => 
   }
   other.close()
 })
+
+const RESERVED = '/proc/sys/net/ipv4/ip_unprivileged_port_start'
+
+// Containers and other systems may give every port to everybody.
+if (existsSync(RESERVED) && Number(readFileSync(RESERVED, 'utf8')) > 80) {
+  test('a port that only root may have is told as such, and not as taken', async () => {
+    const clone = await makeClone()
+    const dev = clone.dev([], { PORT: '80' })
+    expect(await dev.exited).toBe(1)
+    expect(dev.stderr()).toMatch(/^The API cannot listen with PORT=80: listen EACCES: permission denied \S+:80\n$/)
+  })
+}
 
 test("other programs' variables of PostgreSQL do no harm, and the banner's address answers", async () => {
   const clone = await makeClone()
