@@ -113,25 +113,26 @@ test.each(['SIGKILL', 'SIGHUP', 'SIGQUIT'] as const)('%s leaves nothing behind',
   expect(existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
 })
 
-test.each(['gives way to it', 'waits beside it'])(
-  'npm killed, with a shell that %s, leaves nothing behind',
-  async (manner) => {
-    const clone = await makeClone()
-    const waits = manner.startsWith('waits')
-    const shell = clone.path('shell')
-    // npm runs it as `shell -c COMMAND`.
-    writeFileSync(shell, waits ? '#!/bin/sh\neval "$2"\nexit $?\n' : '#!/bin/sh\neval "exec $2"\n', { mode: 0o755 })
-    const dev = clone.dev([], { npm_config_script_shell: shell })
-    await served(dev)
-    const pid = postgresOf(clone.data)
-    const npm = dev.process.pid as number
-    const parent = parentOf(parentOf(pid))
-    expect(waits ? parentOf(parent) : parent).toBe(npm)
-    process.kill(npm, 'SIGKILL')
-    await nothingLeft(pid, dev.origin)
-    expect(existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
-  },
-)
+test.each([
+  ['SIGKILL', 'gives way to it'],
+  ['SIGKILL', 'waits beside it'],
+  ['SIGTERM', 'waits beside it'],
+] as const)('%s for npm leaves nothing behind, where its shell %s', async (signal, manner) => {
+  const clone = await makeClone()
+  const waits = manner === 'waits beside it'
+  const shell = clone.path('shell')
+  // npm runs it as `shell -c COMMAND`.
+  writeFileSync(shell, waits ? '#!/bin/sh\neval "$2"\nexit $?\n' : '#!/bin/sh\neval "exec $2"\n', { mode: 0o755 })
+  const dev = clone.dev([], { npm_config_script_shell: shell })
+  await served(dev)
+  const pid = postgresOf(clone.data)
+  const npm = dev.process.pid as number
+  const parent = parentOf(parentOf(pid))
+  expect(waits ? parentOf(parent) : parent).toBe(npm)
+  process.kill(npm, signal)
+  await nothingLeft(pid, dev.origin)
+  expect(existsSync(`${clone.data}/postmaster.pid`)).toBe(false)
+})
 
 test('a reader of the output that goes away leaves nothing behind', async () => {
   const clone = await makeClone()
