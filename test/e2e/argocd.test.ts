@@ -282,12 +282,12 @@ describe('the gke overlay', () => {
     await kubectl('scale', 'deployment/users-api', '--replicas=2')
     await until('there are four replicas again', 60, async () => (await replicas()) === 4)
 
-    await kubectl('set', 'env', 'deployment/users-api', '--containers=api', 'DRAIN_DELAY_MS=1')
-    await until(
-      'the setting is gone again',
-      60,
-      async () => !(await kubectl('get', 'deployment', 'users-api', '--output=json')).includes('"value": "1"'),
-    )
+    const graceSeconds = () =>
+      kubectl('get', 'deployment', 'users-api', '--output=jsonpath={.spec.template.spec.terminationGracePeriodSeconds}')
+    const before = await graceSeconds()
+    const patch = { spec: { template: { spec: { terminationGracePeriodSeconds: 1 } } } }
+    await kubectl('patch', 'deployment', 'users-api', `--patch=${JSON.stringify(patch)}`)
+    await until('the grace period is as before', 60, async () => (await graceSeconds()) === before)
 
     await kubectl('delete', 'poddisruptionbudget', 'users-api')
     await until('the budget is back', 60, () => exists('poddisruptionbudget', 'users-api'))

@@ -36,14 +36,15 @@ test('a changed setting rolls the API pods, by the hash in the name of the Confi
   const load = startLoad({ url, rate: RATE })
   await apply(
     'overlays/gke',
-    'configMapGenerator: [{name: users-api, namespace: users, behavior: merge, literals: [LOG_LEVEL=warn]}]',
+    'configMapGenerator: [{name: users-api, namespace: users, behavior: merge, literals: [LOG_LEVEL=warn, DRAIN_DELAY_MS=4000]}]',
   )
   await settled()
   await allGone()
   expect((await load.stop('setting changed')).failures).toEqual([])
   expect((await uids()).filter((uid) => before.includes(uid))).toEqual([])
   for (const { metadata } of await readyApiPods()) {
-    expect(await node(metadata.name, 'console.log(process.env.LOG_LEVEL)')).toBe('warn')
+    const script = 'console.log(process.env.LOG_LEVEL, process.env.DRAIN_DELAY_MS)'
+    expect(await node(metadata.name, script)).toBe('warn 4000')
   }
   expect((await get('pod', 'users-db-0')).metadata.uid).toBe(database.metadata.uid)
 })

@@ -2,96 +2,25 @@
  * What kustomize makes of each kustomization, by the kustomize that is in kubectl and by a `kustomize` (KUSTOMIZE, or the one
  * in the PATH) where there is one: both have to mean the same. No cluster is asked.
  */
-import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { parse, parseAllDocuments } from 'yaml'
+import {
+  apiContainers,
+  build,
+  containersOf,
+  environmentOf,
+  identity,
+  kustomizations,
+  type Labels,
+  readKustomization as read,
+  tools,
+} from './build.ts'
 
-type Labels = Record<string, string>
-type Selector = { matchLabels?: Labels }
-type Container = {
-  name: string
-  image: string
-  restartPolicy?: string
-  env?: {
-    name: string
-    value?: string
-    valueFrom?: { secretKeyRef?: { name: string }; configMapKeyRef?: { name: string; key: string } }
-  }[]
-  envFrom?: { configMapRef: { name: string } }[]
-  ports?: { name: string }[]
-  lifecycle?: { preStop: { sleep: { seconds: number } } }
-  resources: { requests: Labels; limits: Labels }
-  securityContext: {
-    allowPrivilegeEscalation: boolean
-    readOnlyRootFilesystem: boolean
-    capabilities: { drop: string[] }
-  }
-}
-type PodSpec = {
-  automountServiceAccountToken: boolean
-  terminationGracePeriodSeconds: number
-  securityContext: { runAsNonRoot: boolean; seccompProfile: { type: string } }
-  initContainers?: Container[]
-  containers: Container[]
-}
-type Manifest = {
-  apiVersion: string
-  kind: string
-  metadata: { name: string; namespace?: string; annotations?: Labels }
-  data?: Labels
-  spec: {
-    replicas?: number
-    ingressClassName?: string
-    selector?: Labels & Selector
-    podSelector?: Selector
-    ports?: { targetPort: string }[]
-    template: { metadata: { labels: Labels }; spec: PodSpec }
-    volumeClaimTemplates?: { metadata: object }[]
-    rules?: { http: { paths: { backend: { service: { name: string } } }[] } }[]
-    scaleTargetRef?: { kind: string; name: string }
-  }
-}
-type Kustomization = {
-  components?: string[]
-  images?: { name: string; newName?: string; newTag?: string; digest?: string }[]
-  resources?: string[]
-}
-
-const ROOT = join(import.meta.dirname, '../../kustomize')
 const CLUSTER_WIDE = ['Namespace', 'PersistentVolume']
 
-const folders = readdirSync(ROOT, { recursive: true, encoding: 'utf8' })
-  .filter((path) => path.endsWith('kustomization.yaml'))
-  .map((path) => dirname(path))
-const read = (folder: string) =>
-  parse(readFileSync(join(ROOT, folder, 'kustomization.yaml'), 'utf8')) as Kustomization & { kind: string }
-const components = folders.filter((folder) => read(folder).kind === 'Component')
-const roots = folders.filter((folder) => !components.includes(folder))
+const { roots, components } = kustomizations()
 /** Those that someone may apply to get the service; base has no image yet. */
 const services = roots.filter((folder) => /^(overlays|tests)\//.test(folder))
-
-const run = (command: string, ...args: string[]) =>
-  execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
-const tools: Record<string, (folder: string) => string> = {
-  kubectl: (folder) => run('kubectl', 'kustomize', join(ROOT, folder)),
-}
-const KUSTOMIZE = process.env.KUSTOMIZE ?? 'kustomize'
-try {
-  run(KUSTOMIZE, 'version')
-  tools.kustomize = (folder) => run(KUSTOMIZE, 'build', join(ROOT, folder))
-} catch (error) {
-  if (process.env.KUSTOMIZE) throw error
-}
-console.log(`Built with: ${Object.keys(tools).join(', ')}`)
-
-const identity = ({ kind, metadata }: Manifest) => `${kind} ${metadata.namespace ?? ''}/${metadata.name}`
-
-function build(folder: string, tool = 'kubectl'): Manifest[] {
-  const manifests = parseAllDocuments(tools[tool]?.(folder) ?? '').map((document) => document.toJS() as Manifest)
-  return manifests.sort((a, b) => (identity(a) < identity(b) ? -1 : 1))
-}
 
 describe.each(roots)('%s', (folder) => {
   const manifests = build(folder)
@@ -113,11 +42,7 @@ describe.each(services)('%s', (folder) => {
   const ofKind = (...kinds: string[]) => manifests.filter(({ kind }) => kinds.includes(kind))
   const workloads = ofKind('Deployment', 'StatefulSet')
   const deployment = ofKind('Deployment').find(({ metadata }) => metadata.name === 'users-api')
-  const containersOf = ({ spec }: Manifest) => [
-    ...(spec.template.spec.initContainers ?? []),
-    ...spec.template.spec.containers,
-  ]
-  const api = deployment ? containersOf(deployment) : []
+  const api = [...apiContainers(manifests).values()]
 
   test('everything is in the namespace users', () => {
     const elsewhere = manifests.filter(
@@ -203,7 +128,7 @@ describe.each(services)('%s', (folder) => {
 
   test('the grace period is longer than all that happens in it', () => {
     const container = api.at(-1)
-    const shutdownMs = Number(container?.env?.find(({ name }) => name === 'SHUTDOWN_TIMEOUT_MS')?.value)
+    const shutdownMs = Number(container && environmentOf(container, manifests).get('SHUTDOWN_TIMEOUT_MS'))
     const graceSeconds = deployment?.spec.template.spec.terminationGracePeriodSeconds ?? 0
     expect(graceSeconds).toBeGreaterThan(
       (container?.lifecycle?.preStop.sleep.seconds ?? Number.NaN) + shutdownMs / 1000,

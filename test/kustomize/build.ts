@@ -1,0 +1,133 @@
+/** Builds kustomizations: ours, and those that a user writes on top of them. */
+import { execFileSync } from 'node:child_process'
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { expect, onTestFinished } from 'vitest'
+import { parse, parseAllDocuments } from 'yaml'
+
+export type Labels = Record<string, string>
+type Selector = { matchLabels?: Labels }
+export type Container = {
+  name: string
+  image: string
+  restartPolicy?: string
+  env?: {
+    name: string
+    value?: string
+    valueFrom?: { secretKeyRef?: { name: string }; configMapKeyRef?: { name: string; key: string } }
+  }[]
+  envFrom?: { configMapRef: { name: string } }[]
+  ports?: { name: string }[]
+  lifecycle?: { preStop: { sleep: { seconds: number } } }
+  resources: { requests: Labels; limits: Labels }
+  securityContext: {
+    allowPrivilegeEscalation: boolean
+    readOnlyRootFilesystem: boolean
+    capabilities: { drop: string[] }
+  }
+}
+type PodSpec = {
+  automountServiceAccountToken: boolean
+  terminationGracePeriodSeconds: number
+  securityContext: { runAsNonRoot: boolean; seccompProfile: { type: string } }
+  initContainers?: Container[]
+  containers: Container[]
+}
+export type Manifest = {
+  apiVersion: string
+  kind: string
+  metadata: { name: string; namespace?: string; annotations?: Labels }
+  data?: Labels
+  spec: {
+    replicas?: number
+    ingressClassName?: string
+    selector?: Labels & Selector
+    podSelector?: Selector
+    ports?: { targetPort: string }[]
+    template: { metadata: { labels: Labels }; spec: PodSpec }
+    volumeClaimTemplates?: { metadata: object }[]
+    rules?: { http: { paths: { backend: { service: { name: string } } }[] } }[]
+    scaleTargetRef?: { kind: string; name: string }
+  }
+}
+type Kustomization = {
+  components?: string[]
+  images?: { name: string; newName?: string; newTag?: string; digest?: string }[]
+  resources?: string[]
+}
+
+const ROOT = join(import.meta.dirname, '../../kustomize')
+
+export const readKustomization = (folder: string) =>
+  parse(readFileSync(join(ROOT, folder, 'kustomization.yaml'), 'utf8')) as Kustomization & { kind: string }
+
+/** Every folder below kustomize/ with a kustomization: those that can be built, and the components. */
+export function kustomizations() {
+  const folders = readdirSync(ROOT, { recursive: true, encoding: 'utf8' })
+    .filter((path) => path.endsWith('kustomization.yaml'))
+    .map((path) => dirname(path))
+  const components = folders.filter((folder) => readKustomization(folder).kind === 'Component')
+  return { components, roots: folders.filter((folder) => !components.includes(folder)) }
+}
+
+const run = (command: string, ...args: string[]) =>
+  execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
+/** Each program that builds, by its name. */
+export const tools: Record<string, (folder: string) => string> = {
+  kubectl: (folder) => run('kubectl', 'kustomize', resolve(ROOT, folder)),
+}
+const KUSTOMIZE = process.env.KUSTOMIZE ?? 'kustomize'
+try {
+  run(KUSTOMIZE, 'version')
+  tools.kustomize = (folder) => run(KUSTOMIZE, 'build', resolve(ROOT, folder))
+} catch (error) {
+  if (process.env.KUSTOMIZE) throw error
+}
+console.log(`Built with: ${Object.keys(tools).join(', ')}`)
+
+export const identity = ({ kind, metadata }: Manifest) => `${kind} ${metadata.namespace ?? ''}/${metadata.name}`
+
+/** What a kustomization makes, ordered by kind and name. A relative folder is one below kustomize/. */
+export function build(folder: string, tool = 'kubectl'): Manifest[] {
+  const manifests = parseAllDocuments(tools[tool]?.(folder) ?? '').map((document) => document.toJS() as Manifest)
+  return manifests.sort((a, b) => (identity(a) < identity(b) ? -1 : 1))
+}
+
+/** The same for a kustomization that a user writes beside our overlays, in kustomize/overlays/mine. */
+export function buildMine(kustomization: object): Manifest[] {
+  const root = mkdtempSync(join(tmpdir(), 'kustomize-'))
+  onTestFinished(() => rmSync(root, { recursive: true }))
+  cpSync(ROOT, root, { recursive: true })
+  const mine = join(root, 'overlays/mine')
+  mkdirSync(mine)
+  writeFileSync(join(mine, 'kustomization.yaml'), JSON.stringify(kustomization))
+  const manifests = build(mine)
+  for (const tool of Object.keys(tools)) expect(build(mine, tool), tool).toEqual(manifests)
+  return manifests
+}
+
+/** The containers of the pods of a Deployment or StatefulSet, in the order in which they start. */
+export const containersOf = ({ spec }: Manifest) => [
+  ...(spec.template.spec.initContainers ?? []),
+  ...spec.template.spec.containers,
+]
+
+/** The API's containers, by name. */
+export function apiContainers(manifests: Manifest[]) {
+  const deployment = manifests.find(({ kind, metadata }) => kind === 'Deployment' && metadata.name === 'users-api')
+  return new Map((deployment ? containersOf(deployment) : []).map((container) => [container.name, container]))
+}
+
+/** A container's variables as the kubelet puts them together; a value that is read elsewhere is undefined. */
+export function environmentOf({ env = [], envFrom = [] }: Container, manifests: Manifest[]) {
+  const variables = new Map<string, string | undefined>()
+  for (const { configMapRef } of envFrom) {
+    const configMap = manifests.find(
+      ({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === configMapRef.name,
+    )
+    for (const [name, value] of Object.entries(configMap?.data ?? {})) variables.set(name, value)
+  }
+  for (const { name, value } of env) variables.set(name, value)
+  return variables
+}
