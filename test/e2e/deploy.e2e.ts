@@ -10,9 +10,12 @@ import {
   kubectl,
   kubectlWithInput,
   list,
+  node,
   type Pod,
   psql,
   reachable,
+  running,
+  STAGING,
   settled,
 } from './kubectl.ts'
 
@@ -98,6 +101,29 @@ describe('kubectl apply -k kustomize/overlays/gke on a cluster without it', () =
     ])
     expect((await list<Pod>('pods')).map(({ metadata }) => metadata.uid).sort()).toEqual(pods)
     expect(restarts(await list<Pod>('pods'))).toEqual([])
+  })
+})
+
+describe('overlays/gke-staging, applied beside overlays/gke', () => {
+  beforeAll(async () => {
+    await running()
+    // Each Ingress has an address of its own on GKE; where they share one, a host keeps them apart.
+    const host = [{ op: 'add', path: '/spec/rules/0/host', value: 'staging.example.com' }]
+    const patches = [{ target: { kind: 'Ingress' }, patch: JSON.stringify(host) }]
+    await apply('overlays/gke-staging', JSON.stringify({ patches }).slice(1, -1), STAGING)
+    await settled(STAGING)
+  })
+  afterAll(() => deleteNamespace(STAGING))
+
+  test('has users of its own, and leaves those of production alone', async () => {
+    const script = `
+      const body = JSON.stringify({ username: 'Staging', email: 'staging@example.com' })
+      const headers = { 'content-type': 'application/json' }
+      console.log((await fetch('http://localhost:3000/users', { method: 'POST', headers, body })).status)`
+    expect(await node('deployment/users-api', script, STAGING)).toBe('201')
+    const found = await fetch(`${await reachable()}/users?username=Staging`)
+    expect(await found.json()).toMatchObject({ users: [] })
+    expect(await apiPods()).toHaveLength(4)
   })
 })
 

@@ -5,6 +5,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
 export const NAMESPACE = 'users'
+/** The one of overlays/gke-staging. */
+export const STAGING = 'users-staging'
 export const KUSTOMIZE = join(import.meta.dirname, '../../kustomize')
 /** Marks a namespace that these tests made, and may delete. */
 const MARK = 'users-api/e2e=yes'
@@ -42,7 +44,7 @@ export type Pod = KubernetesObject & {
   }
 }
 
-/** Runs kubectl in the namespace users, against whichever cluster it points at. */
+/** Runs kubectl in the namespace users, or in another that the arguments name, against whichever cluster it points at. */
 export async function kubectl(...args: string[]): Promise<string> {
   const { stdout } = await run('kubectl', ['--namespace', NAMESPACE, ...args], { maxBuffer: 64 * 1024 * 1024 })
   return stdout.trim()
@@ -88,7 +90,7 @@ export async function until<T>(what: string, seconds: number, probe: () => Promi
  * it, if any, that someone who uses it would write into a kustomization of his own.
  * @returns what kubectl says, an object a line
  */
-export async function apply(kustomization: string, change = ''): Promise<string[]> {
+export async function apply(kustomization: string, change = '', namespace = NAMESPACE): Promise<string[]> {
   const folder = await mkdtemp(join(import.meta.dirname, '.kustomization-'))
   try {
     const image = process.env.E2E_IMAGE
@@ -104,7 +106,7 @@ export async function apply(kustomization: string, change = ''): Promise<string[
     )
     const direct = !image && !change
     const lines = await kubectl('apply', '--kustomize', direct ? join(KUSTOMIZE, kustomization) : folder)
-    await kubectl('label', 'namespace', NAMESPACE, MARK, '--overwrite')
+    await kubectl('label', 'namespace', namespace, MARK, '--overwrite')
     return lines.split('\n')
   } finally {
     await rm(folder, { recursive: true })
@@ -112,9 +114,10 @@ export async function apply(kustomization: string, change = ''): Promise<string[
 }
 
 /** Waits until what was applied runs, the database too. */
-export async function settled(seconds = 180): Promise<void> {
-  await kubectl('rollout', 'status', 'statefulset/users-db', `--timeout=${seconds}s`)
-  await kubectl('rollout', 'status', 'deployment/users-api', `--timeout=${seconds}s`)
+export async function settled(namespace = NAMESPACE): Promise<void> {
+  for (const workload of ['statefulset/users-db', 'deployment/users-api']) {
+    await kubectl(`--namespace=${namespace}`, 'rollout', 'status', workload, '--timeout=180s')
+  }
 }
 
 /** Waits until no API pod is on its way out, which is when its last connection has ended. */
@@ -166,27 +169,30 @@ export async function reachable(): Promise<string> {
 }
 
 /** Runs JavaScript in a container of ours: there is no shell in it, but Node. */
-export const node = (pod: string, script: string) =>
-  kubectl('exec', pod, '--container=api', '--', '/nodejs/bin/node', '--input-type=module', '--eval', script)
+export const node = (pod: string, script: string, namespace = NAMESPACE) =>
+  kubectl(
+    ...[`--namespace=${namespace}`, 'exec', pod, '--container=api', '--'],
+    ...['/nodejs/bin/node', '--input-type=module', '--eval', script],
+  )
 
 export const psql = (sql: string) =>
   kubectl('exec', 'users-db-0', '--', 'psql', '--username=postgres', '--dbname=users', '-qAtc', sql)
 
 /** Deletes the namespace, at once and with all that is in it. @throws where these tests did not make it */
-export async function deleteNamespace(): Promise<void> {
+export async function deleteNamespace(namespace = NAMESPACE): Promise<void> {
   const [key, value] = MARK.split('=')
-  const found = (await list('namespaces')).find(({ metadata }) => metadata.name === NAMESPACE)
+  const found = (await list('namespaces')).find(({ metadata }) => metadata.name === namespace)
   if (!found) return
   if (found.metadata.labels?.[`${key}`] !== value) {
     throw new Error(
-      `There is a namespace ${NAMESPACE} that these tests did not make, and they would delete it with its data. If that is ` +
-        `what you want: kubectl label namespace ${NAMESPACE} ${MARK}`,
+      `There is a namespace ${namespace} that these tests did not make, and they would delete it with its data. If that is ` +
+        `what you want: kubectl label namespace ${namespace} ${MARK}`,
     )
   }
   // In this order: in a namespace that ends nothing is made again, so that its pods, hurried on, are the last.
-  await kubectl('delete', 'namespace', NAMESPACE, '--wait=false')
-  await kubectl('delete', 'pods', '--all', '--grace-period=1', '--wait=false')
-  await until(`namespace ${NAMESPACE} is gone`, 180, async () =>
-    (await list('namespaces')).every(({ metadata }) => metadata.name !== NAMESPACE),
+  await kubectl('delete', 'namespace', namespace, '--wait=false')
+  await kubectl(`--namespace=${namespace}`, 'delete', 'pods', '--all', '--grace-period=1', '--wait=false')
+  await until(`namespace ${namespace} is gone`, 180, async () =>
+    (await list('namespaces')).every(({ metadata }) => metadata.name !== namespace),
   )
 }

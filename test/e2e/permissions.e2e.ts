@@ -121,13 +121,8 @@ describe('ensureSecret against the API server', () => {
       : await readFile(`${authority['certificate-authority']}`, 'utf8')
     await kubectl('create', 'namespace', namespace)
     // The account and the Role that the base has, elsewhere.
-    const manifests = await readFile(join(KUSTOMIZE, 'base/api-service-account.yaml'), 'utf8')
-    await kubectlWithInput(
-      manifests.replaceAll('namespace: users', `namespace: ${namespace}`),
-      `--namespace=${namespace}`,
-      'apply',
-      '-f-',
-    )
+    const manifest = join(KUSTOMIZE, 'base/api-service-account.yaml')
+    await kubectl(`--namespace=${namespace}`, 'apply', `--filename=${manifest}`)
     const token = await kubectl(`--namespace=${namespace}`, 'create', 'token', 'users-api')
     options = { server, token, ca, namespace, name: 'users-db', waitMs: 30_000 }
   })

@@ -57,6 +57,7 @@ type Kustomization = {
   resources?: string[]
 }
 
+const CLUSTER_WIDE = ['Namespace', 'PersistentVolume']
 const ROOT = join(import.meta.dirname, '../../kustomize')
 
 export const readKustomization = (folder: string) =>
@@ -87,6 +88,12 @@ try {
 console.log(`Built with: ${Object.keys(tools).join(', ')}`)
 
 export const identity = ({ kind, metadata }: Manifest) => `${kind} ${metadata.namespace ?? ''}/${metadata.name}`
+
+/** The objects that are not in a namespace and ought to be. */
+export const elsewhere = (manifests: Manifest[], namespace = '') =>
+  manifests
+    .filter(({ kind, metadata }) => !CLUSTER_WIDE.includes(kind) && metadata.namespace !== namespace)
+    .map(identity)
 
 /** What a kustomization makes, ordered by kind and name. A relative folder is one below kustomize/. */
 export function build(folder: string, tool = 'kubectl'): Manifest[] {

@@ -8,6 +8,7 @@ import {
   apiContainers,
   build,
   containersOf,
+  elsewhere,
   environmentOf,
   identity,
   kustomizations,
@@ -15,8 +16,6 @@ import {
   readKustomization as read,
   tools,
 } from './build.ts'
-
-const CLUSTER_WIDE = ['Namespace', 'PersistentVolume']
 
 const { roots, components } = kustomizations()
 /** Those that someone may apply to get the service; base has no image yet. */
@@ -44,11 +43,10 @@ describe.each(services)('%s', (folder) => {
   const deployment = ofKind('Deployment').find(({ metadata }) => metadata.name === 'users-api')
   const api = [...apiContainers(manifests).values()]
 
-  test('everything is in the namespace users', () => {
-    const elsewhere = manifests.filter(
-      ({ kind, metadata }) => !CLUSTER_WIDE.includes(kind) && metadata.namespace !== 'users',
-    )
-    expect(elsewhere.map(identity)).toEqual([])
+  test('everything is in one namespace, which is there', () => {
+    const namespaces = ofKind('Namespace').map(({ metadata }) => metadata.name)
+    expect(namespaces).toEqual([folder === 'overlays/gke-staging' ? 'users-staging' : 'users'])
+    expect(elsewhere(manifests, namespaces[0])).toEqual([])
   })
 
   test("the API's containers run the image that the overlay names, and no container one without a tag", () => {
