@@ -295,7 +295,7 @@ describe('the gke overlay', () => {
   })
 
   test('loses what git no longer has, a replaced ConfigMap only when no pod reads it', async () => {
-    const configMap = (pod: Pod) => pod.spec.containers[0]?.envFrom[0]?.configMapRef.name
+    const configMap = (pod: Pod) => pod.spec.containers[0]?.envFrom.at(-1)?.configMapRef.name
     const [old] = (await pods()).map(configMap)
     edit(BASE, /.*api-disruption-budget\.yaml\n/, '')
     edit(BASE, /LOG_LEVEL=.*/, 'LOG_LEVEL=warn')

@@ -1,30 +1,71 @@
 /** What a user writes into a kustomization of their own does what kustomize/README.md says. */
 import { describe, expect, test } from 'vitest'
 import { settings } from '../../src/config.ts'
-import { apiContainers, buildMine, elsewhere, environmentOf, kustomizations, type Manifest } from './build.ts'
+import { apiContainers, build, buildMine, elsewhere, environmentOf, kustomizations, type Manifest } from './build.ts'
 
 /** Settings that a container does not take from the ConfigMap: the two roles, and their passwords from the Secret. */
 const OWN_SETTINGS: Record<string, string[]> = {
   migrate: ['DB_USER', 'DB_PASSWORD', 'DB_API_USER', 'DB_API_PASSWORD'],
   api: ['DB_PASSWORD'],
 }
-const setting = (...literals: string[]) => [{ name: 'users-api', behavior: 'merge', literals }]
+const { roots, components } = kustomizations()
+const added = components.map((folder) => `../../${folder}`)
+const merged = (...literals: string[]) => [{ name: 'users-api', behavior: 'merge', literals }]
+/** What components need to know from their user. */
+const needed = merged('CLOUDSQL_INSTANCE=mine', 'SECRETS_PROJECT=mine', 'TLS_DOMAIN=mine')
 
 describe('settings', () => {
-  test.each(Object.keys(OWN_SETTINGS))('of the ConfigMap reach %s, but for a few', (name) => {
-    const literals = settings.map((one) => `${one.name}=mine`)
-    const manifests = buildMine({ resources: ['../gke'], configMapGenerator: setting(...literals) })
-    const container = apiContainers(manifests).get(name)
-    const variables = container && environmentOf(container, manifests)
-    const missed = settings.filter((one) => variables?.get(one.name) !== 'mine')
-    expect(missed.map((one) => one.name).sort()).toEqual(OWN_SETTINGS[name]?.toSorted())
+  test.each(added)('are those of the user beside %s, and reach every container but for a few', (component) => {
+    const literals = settings.map(({ name }) => `${name}=mine`)
+    const configMapGenerator = merged(...(needed[0]?.literals ?? []), ...literals)
+    const manifests = buildMine({ resources: ['../gke'], components: [component], configMapGenerator })
+    for (const [name, own] of Object.entries(OWN_SETTINGS)) {
+      const container = apiContainers(manifests).get(name)
+      const variables = container && environmentOf(container, manifests)
+      const missed = settings.map((one) => one.name).filter((one) => variables?.get(one) !== 'mine')
+      expect(missed.sort(), name).toEqual(own.toSorted())
+    }
+  })
+
+  test('are in all of our ConfigMaps once, for the user to be the only one who repeats one', () => {
+    const names = build('base').flatMap(({ kind, data = {} }) => (kind === 'ConfigMap' ? Object.keys(data) : []))
+    expect(names.toSorted()).toEqual([...new Set(names)].toSorted())
+  })
+
+  test('of CloudNativePG ask for TLS, of migrate as well', () => {
+    const manifests = build('tests/cloudnative-pg')
+    for (const name of Object.keys(OWN_SETTINGS)) {
+      const container = apiContainers(manifests).get(name)
+      expect(container && environmentOf(container, manifests).get('DB_SSLMODE'), name).toBe('require')
+    }
+  })
+})
+
+describe('what a component needs to know', () => {
+  test.each([
+    ['external-secrets', 'SECRETS_PROJECT'],
+    ['tls-gke', 'TLS_DOMAIN'],
+  ])('and is not told: %s cannot be built, and names %s', (component, name) => {
+    const mine = { resources: ['../gke'], components: [`../../components/${component}`] }
+    expect(() => buildMine(mine)).toThrow(`data.${name}\` is missing`)
+  })
+
+  test('and is not told: the kubelet finds no key CLOUDSQL_INSTANCE, and says so', () => {
+    const manifests = buildMine({ resources: ['../gke'], components: ['../../components/cloudsql'] })
+    const proxy = apiContainers(manifests).get('cloud-sql-proxy')
+    const key = proxy?.env?.find(({ name }) => name === 'CLOUDSQL_INSTANCE')?.valueFrom?.configMapKeyRef
+    const configMap = manifests.find(({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === key?.name)
+    expect(configMap?.data).toMatchObject({ LOG_LEVEL: 'info' })
+    expect(configMap?.data).not.toHaveProperty('CLOUDSQL_INSTANCE')
+  })
+
+  test('is no value of ours', () => {
+    for (const folder of roots) expect(JSON.stringify(build(folder)), folder).not.toContain('my-project')
   })
 })
 
 describe('another namespace', () => {
-  const { roots, components } = kustomizations()
   const overlays = roots.filter((folder) => /^(overlays|tests)\//.test(folder)).map((folder) => `../../${folder}`)
-  const added = components.map((folder) => `../../${folder}`)
   const expectAllIn = (namespace: string, manifests: Manifest[]) => {
     expect(manifests.find(({ kind }) => kind === 'Namespace')?.metadata.name).toBe(namespace)
     expect(elsewhere(manifests, namespace)).toEqual([])
@@ -37,12 +78,14 @@ describe('another namespace', () => {
   })
 
   test.each(added)('is all that is left when it is set together with %s', (component) => {
-    expectAllIn('other', buildMine({ namespace: 'other', resources: ['../gke'], components: [component] }))
-    expectAllIn('other', buildMine({ namespace: 'other', resources: ['../gke-staging'], components: [component] }))
+    const mine = { namespace: 'other', components: [component], configMapGenerator: needed }
+    expectAllIn('other', buildMine({ ...mine, resources: ['../gke'] }))
+    expectAllIn('other', buildMine({ ...mine, resources: ['../gke-staging'] }))
   })
 
   test.each(added)('holds what %s adds later', (component) => {
-    const manifests = buildMine({ resources: ['../gke-staging'], components: [component] })
+    const mine = { resources: ['../gke-staging'], components: [component], configMapGenerator: needed }
+    const manifests = buildMine(mine)
     expect(elsewhere(manifests, 'users-staging')).toEqual([])
     expect(JSON.stringify(manifests)).not.toContain('"namespace":"users"')
   })
