@@ -67,7 +67,9 @@ async function migrate() {
   onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
   const applied = await run({ ...config.migrate, folder: MIGRATIONS })
-  process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)
+  if (applied === 'newer')
+    process.stdout.write('The database is newer than this release: its tables stay as they are.\n')
+  else process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)
 }
 
 async function ensureSecret() {

@@ -71,12 +71,33 @@ test('is safe when eight processes start at once', async () => {
   expect(said.filter((text) => text === 'The database is up to date.\n')).toHaveLength(7)
 })
 
-test('refuses a database that is newer than the code', async () => {
+test('leaves a database that is newer than the release as it is, says so and succeeds', async () => {
   await run(withMigration('alter table users add column note text'))
-  await expect(run()).rejects.toThrow(/newer than the code/)
+  const state = async () => [
+    await columns(),
+    await database.sql`select * from drizzle.__drizzle_migrations order by id`,
+  ]
+  const before = await state()
+  expect(await run()).toBe('newer')
   const old = main(['migrate'], { DATABASE_URL: database.url })
-  expect(await old.exited).toBe(1)
-  expect(old.stderr()).toMatch(/^users-api: The database is newer than the code: .*\n$/)
+  expect(await old.exited).toBe(0)
+  expect(old.stdout()).toBe('The database is newer than this release: its tables stay as they are.\n')
+  expect(await state()).toEqual(before)
+})
+
+test('serves a newer database: a release that is rolled back reads and writes as before', async () => {
+  await run(withMigration('alter table users add column note text'))
+  await run()
+  const old = main(['serve'], { DATABASE_URL: database.url, PORT: '0', DRAIN_DELAY_MS: '0' })
+  const [, port] = await old.printed(/"port":(\d+)/)
+  const url = `http://127.0.0.1:${port}/users`
+  const headers = { 'content-type': 'application/json' }
+  const body = JSON.stringify({ username: 'Alice', email: 'alice@example.com' })
+  expect((await fetch(url, { method: 'POST', headers, body })).status).toBe(201)
+  expect(await (await fetch(url)).json()).toMatchObject({ users: [{ username: 'Alice' }] })
+  expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
+  old.process.kill('SIGTERM')
+  expect(await old.exited).toBe(0)
 })
 
 test('keeps nothing of a migration that fails, and says why', async () => {

@@ -20,6 +20,8 @@ export type MigrateOptions = {
   waitMs: number
 }
 
+type Applied = number | 'newer'
+
 /** The key of the advisory lock that migrations hold; any number that nothing else in the database uses. */
 const LOCK_KEY = 7_203_411
 /** PostgreSQL 18, as `server_version_num` has it. */
@@ -37,11 +39,11 @@ const LOST_SECRET =
 /**
  * Brings the database to this release: applies what is missing of `folder`, and creates and grants the API's role.
  * All of it is one transaction that holds a lock, so any number of processes may start at once.
- * @returns how many migrations were applied
- * @throws with a sentence for the operator when the database is newer than `folder`, a migration fails, the connection
- * is lost, or `waitMs` are over; nothing is half-applied
+ * @returns how many migrations were applied; `newer` if the database has had more than `folder` holds: its tables stay
+ * @throws with a sentence for the operator when a migration fails, the connection is lost, or `waitMs` are over;
+ * nothing is half-applied
  */
-export async function migrate({ address, folder, api, waitMs }: MigrateOptions): Promise<number> {
+export async function migrate({ address, folder, api, waitMs }: MigrateOptions): Promise<Applied> {
   const migrations = readMigrationFiles({ migrationsFolder: folder })
   return retry(waitMs, () =>
     attempt(address, migrations, api).catch((error) => {
@@ -51,7 +53,7 @@ export async function migrate({ address, folder, api, waitMs }: MigrateOptions):
 }
 
 /** Migrates on a connection of its own. Closing it also ends a transaction that failed. */
-async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']): Promise<number> {
+async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']): Promise<Applied> {
   const { sql, close } = await connect({ address, applicationName: 'users-api migrate' })
   try {
     // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
@@ -98,10 +100,10 @@ function explained(error: unknown, { host, port }: Address): unknown {
 
 /**
  * Applies and records the migrations that are missing, as drizzle's own migrator does.
- * @returns how many there were
+ * @returns how many there were, or `newer` when the database has had later ones as well, and stays as it is
  * @throws when they do not follow those that the database has had
  */
-async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<number> {
+async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<Applied> {
   // Not `if not exists`: that needs the right to create even where they are.
   const [found] = await sql`
     select to_regnamespace('drizzle') as schema, to_regclass('drizzle.__drizzle_migrations') as record`
@@ -112,13 +114,12 @@ async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<nu
   const rows = await sql`select created_at from drizzle.__drizzle_migrations`
   const applied = rows.map(({ created_at }) => Number(created_at))
   const newest = Math.max(0, ...applied)
-  if (newest > Math.max(0, ...migrations.map(({ folderMillis }) => folderMillis))) {
-    throw new Error('The database is newer than the code: deploy the release that migrated it, or a later one.')
-  }
   const missing = migrations.filter(({ folderMillis }) => !applied.includes(folderMillis))
   if (missing.some(({ folderMillis }) => folderMillis < newest)) {
     throw new Error('A migration is older than one that the database has had: remove it and generate it anew.')
   }
+  // A release that was rolled back: the one before works with a newer database too.
+  if (missing.length === 0 && applied.length > migrations.length) return 'newer'
   for (const { sql: statements, hash, folderMillis } of missing) {
     for (const statement of statements) await sql.unsafe(statement)
     await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values (${hash}, ${folderMillis})`

@@ -1,6 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeAll, expect, test } from 'vitest'
-import { apiPods, get, isReady, kubectl, type Pod, psql, reachable, running, until } from './kubectl.ts'
+import {
+  apiPods,
+  apply,
+  get,
+  isReady,
+  kubectl,
+  kubectlWithInput,
+  type Pod,
+  psql,
+  reachable,
+  running,
+  settled,
+  until,
+} from './kubectl.ts'
 import { missing, startLoad } from './load.ts'
 
 const RATE = 60
@@ -62,4 +75,42 @@ test('when a server process is killed PostgreSQL recovers in its pod, which the 
   const after = await get<Pod>('pod', 'users-db-0')
   expect(after.metadata.uid).toBe(pod.metadata.uid)
   expect(after.status.containerStatuses?.[0]?.restartCount).toBe(pod.status.containerStatuses?.[0]?.restartCount)
+})
+
+test('an image of PostgreSQL that does not exist is undone by applying the right one, without a hand', async () => {
+  await apply('overlays/gke', 'images: [{name: docker.io/library/postgres, newTag: none}]')
+  await until('the pod cannot start', 120, async () => {
+    const pod = await get<Pod>('pod', 'users-db-0').catch(() => undefined)
+    return pod?.status.containerStatuses?.some(({ state }) => /Image|ErrImage/.test(state.waiting?.reason ?? ''))
+  })
+  await apply('overlays/gke')
+  await settled()
+  await until('users are served', 60, async () => (await fetch(`${url}/users`)).ok)
+})
+
+test('a StatefulSet of an earlier commit is replaced beside its running pod by the one step that kustomize/README.md names', async () => {
+  const claim = await get('pvc', 'data-users-db-0')
+  const before = await (await fetch(`${url}/users?limit=1`)).json()
+  type StatefulSet = { spec: { podManagementPolicy: string }; metadata: object }
+  const { spec } = await get<StatefulSet>('statefulset', 'users-db')
+  await kubectl('delete', 'statefulset', 'users-db', '--cascade=orphan')
+  const metadata = { name: 'users-db' }
+  const earlier = {
+    apiVersion: 'apps/v1',
+    kind: 'StatefulSet',
+    metadata,
+    spec: { ...spec, podManagementPolicy: 'OrderedReady' },
+  }
+  await kubectlWithInput(JSON.stringify(earlier), 'apply', '--filename=-')
+  await settled()
+  await expect(apply('overlays/gke')).rejects.toThrow(/forbidden/)
+
+  const pod = await get('pod', 'users-db-0')
+  await kubectl('delete', 'statefulset', 'users-db', '--cascade=orphan')
+  await apply('overlays/gke')
+  await settled()
+  expect((await get<StatefulSet>('statefulset', 'users-db')).spec.podManagementPolicy).toBe('Parallel')
+  expect((await get('pod', 'users-db-0')).metadata.uid).toBe(pod.metadata.uid)
+  expect((await get('pvc', 'data-users-db-0')).metadata.uid).toBe(claim.metadata.uid)
+  expect(await (await fetch(`${url}/users?limit=1`)).json()).toEqual(before)
 })

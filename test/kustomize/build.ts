@@ -46,6 +46,7 @@ export type Manifest = {
     podSelector?: Selector
     ports?: { targetPort: string }[]
     template: { metadata: { labels: Labels }; spec: PodSpec }
+    podManagementPolicy?: string
     volumeClaimTemplates?: { metadata: object }[]
     rules?: { http: { paths: { backend: { service: { name: string } } }[] } }[]
     scaleTargetRef?: { kind: string; name: string }

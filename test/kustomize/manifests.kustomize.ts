@@ -142,6 +142,7 @@ describe.each(services)('%s', (folder) => {
 
   test('what cannot be changed later is not touched: claims have no labels; nor is a number that an autoscaler sets', () => {
     for (const { spec } of ofKind('StatefulSet')) {
+      expect(spec.podManagementPolicy).toBe('Parallel')
       expect(spec.volumeClaimTemplates?.map(({ metadata }) => metadata)).toEqual([{ name: 'data' }])
     }
     const scaled = ofKind('HorizontalPodAutoscaler').map(({ spec }) => spec.scaleTargetRef?.name)
