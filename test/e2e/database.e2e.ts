@@ -77,6 +77,19 @@ test('when a server process is killed PostgreSQL recovers in its pod, which the 
   expect(after.status.containerStatuses?.[0]?.restartCount).toBe(pod.status.containerStatuses?.[0]?.restartCount)
 })
 
+test('without PostgreSQL for a minute every answer is a 503 of the service itself, and no pod leaves the load balancer', async () => {
+  const { failures } = await withoutDatabase('PostgreSQL at 0 replicas', async () => {
+    await kubectl('scale', 'statefulset/users-db', '--replicas=0')
+    await sleep(60_000)
+    expect((await apiPods()).filter(isReady)).toHaveLength(4)
+    await kubectl('scale', 'statefulset/users-db', '--replicas=1')
+    await databaseIsReady('another')
+  })
+  expect(failures.length).toBeGreaterThan(RATE)
+  // The load balancer's own answers have no request id.
+  expect(failures.filter(({ requestId }) => !requestId)).toEqual([])
+})
+
 test('an image of PostgreSQL that does not exist is undone by applying the right one, without a hand', async () => {
   await apply('overlays/gke', 'images: [{name: docker.io/library/postgres, newTag: none}]')
   await until('the pod cannot start', 120, async () => {

@@ -8,8 +8,8 @@ export default defineConfig({
     include: ['test/e2e/*.e2e.ts'],
     globalSetup: ['test/e2e/setup.ts'],
     fileParallelism: false,
-    testTimeout: 240_000,
-    hookTimeout: 240_000,
+    testTimeout: 480_000,
+    hookTimeout: 480_000,
     disableConsoleIntercept: true,
   },
 })

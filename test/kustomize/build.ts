@@ -19,6 +19,7 @@ export type Container = {
   }[]
   envFrom?: { configMapRef: { name: string } }[]
   ports?: { name: string }[]
+  readinessProbe?: { periodSeconds: number; failureThreshold: number }
   lifecycle?: { preStop: { sleep: { seconds: number } } }
   resources: { requests: Labels; limits: Labels }
   securityContext: {

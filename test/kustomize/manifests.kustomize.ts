@@ -150,6 +150,18 @@ describe.each(services)('%s', (folder) => {
   })
 })
 
+test.each(['overlays/gke', 'tests/gateway-gke'])(
+  '%s keeps its backends for 2 minutes without the database',
+  (folder) => {
+    const manifests = build(folder)
+    const probe = apiContainers(manifests).get('api')?.readinessProbe
+    expect((probe?.periodSeconds ?? 0) * (probe?.failureThreshold ?? 0)).toBe(120)
+    const checks = manifests.filter(({ kind }) => kind === 'BackendConfig' || kind === 'HealthCheckPolicy')
+    expect(checks).toHaveLength(1)
+    expect(JSON.stringify(checks)).toContain('"requestPath":"/livez"')
+  },
+)
+
 test('every component is part of a kustomization under tests', () => {
   const used = new Set<string>()
   const follow = (folder: string) => {
