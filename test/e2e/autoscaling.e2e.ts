@@ -3,6 +3,15 @@ import { apply, get, type KubernetesObject, kubectl, psql, reachable, running, s
 import { startLoad } from './load.ts'
 
 const RATE = 120
+/**
+ * A machine of two cores cannot load four pods with half a core each, nor start twelve: a lower threshold, and one pod more.
+ */
+const SMALL_MACHINE = `
+patches:
+  - target: { kind: HorizontalPodAutoscaler, name: users-api }
+    patch: |
+      - { op: replace, path: /spec/metrics/0/containerResource/target/averageValue, value: 100m }
+      - { op: replace, path: /spec/maxReplicas, value: 5 }`
 /** Enough to scale up, and no flood for a machine that is too slow for the rate. */
 const IN_FLIGHT_MAX = 16
 const BIG_PAGE = 1000
@@ -21,7 +30,7 @@ test('the component hpa takes over a running Deployment, scales it up under load
 
   // kustomize/README.md#autoscaling: without the record that an apply once set the number, the next one does not take it away.
   await kubectl('annotate', 'deployment', 'users-api', 'kubectl.kubernetes.io/last-applied-configuration-')
-  await apply('tests/hpa')
+  await apply('tests/hpa', SMALL_MACHINE)
   expect(await replicas()).toBe(4)
 
   const load = startLoad({
@@ -33,7 +42,7 @@ test('the component hpa takes over a running Deployment, scales it up under load
   try {
     await until('there are more than four replicas', 180, async () => (await replicas()) > 4)
     const before = await replicas()
-    await apply('tests/hpa')
+    await apply('tests/hpa', SMALL_MACHINE)
     expect(await replicas()).toBeGreaterThanOrEqual(before)
     await settled()
   } finally {

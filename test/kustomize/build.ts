@@ -11,6 +11,7 @@ type Selector = { matchLabels?: Labels }
 export type Container = {
   name: string
   image: string
+  args?: string[]
   restartPolicy?: string
   env?: {
     name: string
@@ -42,6 +43,7 @@ export type Manifest = {
   data?: Labels
   spec: {
     replicas?: number
+    maxReplicas?: number
     ingressClassName?: string
     selector?: Labels & Selector
     podSelector?: Selector

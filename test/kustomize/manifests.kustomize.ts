@@ -4,6 +4,7 @@
  */
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { parseConfig } from '../../src/config.ts'
 import {
   apiContainers,
   build,
@@ -161,6 +162,16 @@ test.each(['overlays/gke', 'tests/gateway-gke'])(
     expect(JSON.stringify(checks)).toContain('"requestPath":"/livez"')
   },
 )
+
+test('an autoscaler at its most, with a rollout and the pods that drain, leaves PostgreSQL connections to spare', () => {
+  const manifests = build('tests/hpa')
+  const { DB_CONNECTIONS, MAX_STREAMS } = parseConfig({})
+  const pods = (manifests.find(({ kind }) => kind === 'HorizontalPodAutoscaler')?.spec.maxReplicas ?? 0) + 1 + 3
+  const postgres = manifests.filter(({ kind }) => kind === 'StatefulSet').flatMap(containersOf)
+  const setting = postgres.flatMap(({ args = [] }) => args).find((arg) => arg.startsWith('max_connections='))
+  expect(pods).toBe(16)
+  expect(Number(setting?.split('=')[1])).toBeGreaterThan(pods * (DB_CONNECTIONS + MAX_STREAMS) + 10)
+})
 
 test('every component is part of a kustomization under tests', () => {
   const used = new Set<string>()
