@@ -62,7 +62,7 @@ type Kustomization = {
 }
 
 const CLUSTER_WIDE = ['Namespace', 'PersistentVolume']
-const ROOT = join(import.meta.dirname, '../../kustomize')
+export const ROOT = join(import.meta.dirname, '../../kustomize')
 
 export const readKustomization = (folder: string) =>
   parse(readFileSync(join(ROOT, folder, 'kustomization.yaml'), 'utf8')) as Kustomization & { kind: string }

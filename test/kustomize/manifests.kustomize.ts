@@ -2,8 +2,10 @@
  * What kustomize makes of each kustomization, by the kustomize that is in kubectl and by a `kustomize` (KUSTOMIZE, or the one
  * in the PATH) where there is one: both have to mean the same. No cluster is asked.
  */
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
 import { parseConfig } from '../../src/config.ts'
 import {
   apiContainers,
@@ -14,6 +16,7 @@ import {
   identity,
   kustomizations,
   type Labels,
+  ROOT,
   readKustomization as read,
   tools,
 } from './build.ts'
@@ -171,6 +174,16 @@ test('an autoscaler at its most, with a rollout and the pods that drain, leaves 
   const setting = postgres.flatMap(({ args = [] }) => args).find((arg) => arg.startsWith('max_connections='))
   expect(pods).toBe(16)
   expect(Number(setting?.split('=')[1])).toBeGreaterThan(pods * (DB_CONNECTIONS + MAX_STREAMS) + 10)
+})
+
+test('Argo CD syncs every cluster in the same way, from the one repository that its project allows', () => {
+  const read = (name: string) => parse(readFileSync(join(ROOT, 'argocd', name), 'utf8'))
+  const { spec } = read('application.yaml')
+  const { template } = read('applicationset.yaml').spec
+  expect(template.spec.syncPolicy).toEqual(spec.syncPolicy)
+  expect(template.spec.ignoreDifferences).toEqual(spec.ignoreDifferences)
+  const urls = [spec.source.repoURL, template.spec.source.repoURL]
+  expect(new Set(urls)).toEqual(new Set(read('project.yaml').spec.sourceRepos))
 })
 
 test('every component is part of a kustomization under tests', () => {
