@@ -5,6 +5,7 @@ import {
   apiPods,
   apply,
   deleteNamespace,
+  get,
   imageOf,
   KUSTOMIZE,
   kubectl,
@@ -140,6 +141,14 @@ describe('kubectl apply -k kustomize/overlays/minikube on a cluster without it',
     expect(await apiPods()).toHaveLength(1)
     await createsAndListsUsers(await reachable())
     expect(restarts(await list<Pod>('pods'))).toEqual([])
+  })
+
+  test('serves through the class traefik with a patch of one line', async () => {
+    const patch = '[{op: replace, path: /spec/ingressClassName, value: traefik}]'
+    await apply('overlays/minikube', JSON.stringify({ patches: [{ target: { kind: 'Ingress' }, patch }] }).slice(1, -1))
+    type Ingress = { spec: { ingressClassName: string } }
+    expect((await get<Ingress>('ingress', 'users-api')).spec.ingressClassName).toBe('traefik')
+    expect((await fetch(`${await reachable()}/users`)).status).toBe(200)
   })
 })
 
