@@ -1,7 +1,18 @@
 /** What a user writes into a kustomization of their own does what kustomize/README.md says. */
+import { readFileSync } from 'node:fs'
+import { basename, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { settings } from '../../src/config.ts'
-import { apiContainers, build, buildMine, elsewhere, environmentOf, kustomizations, type Manifest } from './build.ts'
+import {
+  apiContainers,
+  build,
+  buildMine,
+  elsewhere,
+  environmentOf,
+  kustomizations,
+  type Manifest,
+  ROOT,
+} from './build.ts'
 
 /** Settings that a container does not take from the ConfigMap: the two roles, and their passwords from the Secret. */
 const OWN_SETTINGS: Record<string, string[]> = {
@@ -10,6 +21,9 @@ const OWN_SETTINGS: Record<string, string[]> = {
 }
 const { roots, components } = kustomizations()
 const added = components.map((folder) => `../../${folder}`)
+/** A component and those that it stands on. */
+const withItsOwn = (component: string) =>
+  component.endsWith('/tls-gke-redirect') ? ['../../components/tls-gke', component] : [component]
 const merged = (...literals: string[]) => [{ name: 'users-api', behavior: 'merge', literals }]
 /** What components need to know from their user. */
 const needed = merged('CLOUDSQL_INSTANCE=mine', 'SECRETS_PROJECT=mine', 'TLS_DOMAIN=mine')
@@ -18,7 +32,7 @@ describe('settings', () => {
   test.each(added)('are those of the user beside %s, and reach every container but for a few', (component) => {
     const literals = settings.map(({ name }) => `${name}=mine`)
     const configMapGenerator = merged(...(needed[0]?.literals ?? []), ...literals)
-    const manifests = buildMine({ resources: ['../gke'], components: [component], configMapGenerator })
+    const manifests = buildMine({ resources: ['../gke'], components: withItsOwn(component), configMapGenerator })
     for (const [name, own] of Object.entries(OWN_SETTINGS)) {
       const container = apiContainers(manifests).get(name)
       const variables = container && environmentOf(container, manifests)
@@ -59,6 +73,16 @@ describe('what a component needs to know', () => {
     expect(configMap?.data).not.toHaveProperty('CLOUDSQL_INSTANCE')
   })
 
+  test.each([['tls-gke-redirect'], ['tls-gke', 'gateway-gke'], ['gateway-gke', 'tls-gke']])(
+    'and does not find: %s %s gives no HTTPS, and cannot be built',
+    (...names) => {
+      const mine = names.map((name) => `../../components/${name}`)
+      expect(() => buildMine({ resources: ['../gke'], components: mine, configMapGenerator: needed })).toThrow(
+        /test failed|no resource matches strategic merge patch/,
+      )
+    },
+  )
+
   test('is no value of ours', () => {
     for (const folder of roots) expect(JSON.stringify(build(folder)), folder).not.toContain('my-project')
   })
@@ -78,13 +102,13 @@ describe('another namespace', () => {
   })
 
   test.each(added)('is all that is left when it is set together with %s', (component) => {
-    const mine = { namespace: 'other', components: [component], configMapGenerator: needed }
+    const mine = { namespace: 'other', components: withItsOwn(component), configMapGenerator: needed }
     expectAllIn('other', buildMine({ ...mine, resources: ['../gke'] }))
     expectAllIn('other', buildMine({ ...mine, resources: ['../gke-staging'] }))
   })
 
   test.each(added)('holds what %s adds later', (component) => {
-    const mine = { resources: ['../gke-staging'], components: [component], configMapGenerator: needed }
+    const mine = { resources: ['../gke-staging'], components: withItsOwn(component), configMapGenerator: needed }
     const manifests = buildMine(mine)
     expect(elsewhere(manifests, 'users-staging')).toEqual([])
     expect(JSON.stringify(manifests)).not.toContain('"namespace":"users"')
@@ -95,4 +119,16 @@ describe('another namespace', () => {
     const manifests = buildMine({ resources: ['../gke'], components: ['../../components/hpa'], configMapGenerator })
     expect(elsewhere(manifests, 'users')).toEqual([expect.stringMatching(/^ConfigMap monitoring\/dashboard-/)])
   })
+})
+
+test.each(added)('what kubectl leaves behind when %s is added is in kustomize/README.md', (component) => {
+  const names = (manifests: Manifest[]) =>
+    manifests.filter(({ kind }) => kind !== 'ConfigMap').map(({ kind, metadata }) => `${kind} ${metadata.name}`)
+  const mine = { resources: ['../gke'], components: withItsOwn(component), configMapGenerator: needed }
+  const kept = new Set(names(buildMine(mine)))
+  const left = names(build('overlays/gke')).filter((name) => !kept.has(name))
+  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
+  const table = readme.slice(readme.indexOf('| component | what it leaves behind |')).split('\n\n')[0] ?? ''
+  const row = table.split('\n').find((line) => line.startsWith(`| \`${basename(component)}\` |`))
+  expect((row?.match(/\w+ users-\w+|\w+ [a-z]+-[a-z-]+/g) ?? []).toSorted()).toEqual(left.toSorted())
 })
