@@ -183,13 +183,27 @@ describe('--pull-request', () => {
     const main = git('rev-parse', 'origin/main')
     propose(`1.2.3@${DIGEST}`)
     expect(git('ls-remote', 'origin', 'main')).toContain(main)
-    expect(git('ls-remote', 'origin', 'deploy/gke')).toContain(git('rev-parse', 'HEAD'))
+    expect(git('ls-remote', 'origin', 'deploy/gke')).toContain(git('rev-parse', 'deploy/gke'))
+    expect(git('symbolic-ref', '--short', 'HEAD')).toBe('main')
     expect(calls()).toContain('pr create --head deploy/gke --base main --title deploy(gke): users-api 1.2.3')
+  })
+
+  test('promotes to production what was pushed to staging before', () => {
+    cpSync(join(repository.clone, dirname(OVERLAY)), join(repository.clone, 'kustomize/overlays/gke-staging'), {
+      recursive: true,
+    })
+    const tag = `sha-${repository.commit('source')}`
+    script(`${tag}@${DIGEST}`, '--overlay', 'gke-staging', '--push')
+    propose(`${tag}@${DIGEST}`)
+    expect(git('log', '--format=%s', '-2', 'origin/deploy/gke').split('\n')).toEqual([
+      `deploy(gke): users-api ${tag}`,
+      `deploy(gke-staging): users-api ${tag}`,
+    ])
+    expect(git('diff', '--name-only', 'origin/main', 'origin/deploy/gke')).toBe(OVERLAY)
   })
 
   test('replaces the image of the one that waits', () => {
     propose(`1.2.3@${DIGEST}`)
-    git('switch', '--quiet', 'main')
     propose(`1.2.4@${NEXT_DIGEST}`, [
       { number: 6, isCrossRepository: true },
       { number: 7, isCrossRepository: false },
@@ -203,7 +217,6 @@ describe('--pull-request', () => {
     const older = `sha-${repository.commit('older')}`
     const newer = `sha-${repository.commit('newer')}`
     propose(`${newer}@${DIGEST}`)
-    git('switch', '--quiet', 'main')
     expect(propose(`${older}@${NEXT_DIGEST}`, [{ number: 7, isCrossRepository: false }])).toMatch('is not deployed')
     expect(git('log', '-1', '--format=%s', 'origin/deploy/gke')).toBe(`deploy(gke): users-api ${newer}`)
   })

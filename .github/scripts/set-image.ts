@@ -121,9 +121,10 @@ function main(args: string[]) {
     }
     git('switch', '--quiet', '--force-create', proposal)
     const reason = commit()
+    git('switch', '--quiet', base)
     if (reason) return reason
     // One open proposal at most: a newer image replaces the one that waits.
-    git('push', '--quiet', '--force', 'origin', `HEAD:refs/heads/${proposal}`)
+    git('push', '--quiet', '--force', 'origin', `${proposal}:refs/heads/${proposal}`)
     const text = ['--title', subject, '--body', `Image: \`${image}\``]
     if (open) run('gh', 'pr', 'edit', `${open.number}`, ...text)
     else run('gh', 'pr', 'create', '--head', proposal, '--base', base, ...text)
