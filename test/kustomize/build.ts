@@ -41,6 +41,8 @@ export type Manifest = {
   kind: string
   metadata: { name: string; namespace?: string; annotations?: Labels }
   data?: Labels
+  /** Of a Role. */
+  rules?: { resourceNames?: string[] }[]
   spec: {
     replicas?: number
     maxReplicas?: number

@@ -111,6 +111,12 @@ describe.each(services)('%s', (folder) => {
     }
   })
 
+  // kustomize takes the name of a ConfigMap that it adds a hash to for the name of a Secret, too.
+  test('a Role names the Secret that the containers read', () => {
+    const names = ofKind('Role').flatMap(({ rules = [] }) => rules.flatMap(({ resourceNames = [] }) => resourceNames))
+    for (const name of names) expect(name).toBe('users-db')
+  })
+
   test('every pod meets Pod Security restricted, has a memory limit and no CPU limit, and no token of its own accord', () => {
     for (const workload of workloads) {
       const { spec } = workload.spec.template
