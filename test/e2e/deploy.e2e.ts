@@ -111,7 +111,7 @@ describe('overlays/gke-staging, applied beside overlays/gke', () => {
     // Each Ingress has an address of its own on GKE; where they share one, a host keeps them apart.
     const host = [{ op: 'add', path: '/spec/rules/0/host', value: 'staging.example.com' }]
     const patches = [{ target: { kind: 'Ingress' }, patch: JSON.stringify(host) }]
-    await apply('overlays/gke-staging', JSON.stringify({ patches }).slice(1, -1), STAGING)
+    await apply('overlays/gke-staging', `patches: ${JSON.stringify(patches)}`, STAGING)
     await settled(STAGING)
   })
   afterAll(() => deleteNamespace(STAGING))
@@ -135,7 +135,7 @@ describe('kubectl apply -k kustomize/overlays/minikube on a cluster without it',
     await settled()
   })
   // Another overlay's volume has another class, which cannot be changed.
-  afterAll(deleteNamespace)
+  afterAll(() => deleteNamespace())
 
   test('is all it takes: one pod is ready, and users are created and listed through the Ingress', async () => {
     expect(await apiPods()).toHaveLength(1)
@@ -144,8 +144,8 @@ describe('kubectl apply -k kustomize/overlays/minikube on a cluster without it',
   })
 
   test('serves through the class traefik with a patch of one line', async () => {
-    const patch = '[{op: replace, path: /spec/ingressClassName, value: traefik}]'
-    await apply('overlays/minikube', JSON.stringify({ patches: [{ target: { kind: 'Ingress' }, patch }] }).slice(1, -1))
+    const patch = JSON.stringify([{ op: 'replace', path: '/spec/ingressClassName', value: 'traefik' }])
+    await apply('overlays/minikube', `patches: ${JSON.stringify([{ target: { kind: 'Ingress' }, patch }])}`)
     type Ingress = { spec: { ingressClassName: string } }
     expect((await get<Ingress>('ingress', 'users-api')).spec.ingressClassName).toBe('traefik')
     expect((await fetch(`${await reachable()}/users`)).status).toBe(200)
