@@ -105,7 +105,8 @@ export async function apply(kustomization: string, change = '', namespace = NAME
         .join('\n'),
     )
     const direct = !image && !change
-    const lines = await kubectl('apply', '--kustomize', direct ? join(KUSTOMIZE, kustomization) : folder)
+    const path = direct ? join(KUSTOMIZE, kustomization) : folder
+    const lines = await kubectl(`--namespace=${namespace}`, 'apply', '--kustomize', path)
     await kubectl('label', 'namespace', namespace, MARK, '--overwrite')
     return lines.split('\n')
   } finally {
