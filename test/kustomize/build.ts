@@ -36,6 +36,7 @@ type PodSpec = {
   initContainers?: Container[]
   containers: Container[]
 }
+type PodTemplate = { metadata: { labels: Labels }; spec: PodSpec }
 export type Manifest = {
   apiVersion: string
   kind: string
@@ -49,8 +50,11 @@ export type Manifest = {
     ingressClassName?: string
     selector?: Labels & Selector
     podSelector?: Selector
+    ingress?: object[]
+    egress?: object[]
     ports?: { targetPort: string }[]
-    template: { metadata: { labels: Labels }; spec: PodSpec }
+    template: PodTemplate
+    jobTemplate?: { spec: { activeDeadlineSeconds: number; template: PodTemplate } }
     podManagementPolicy?: string
     volumeClaimTemplates?: { metadata: object }[]
     rules?: { http: { paths: { backend: { service: { name: string } } }[] } }[]
@@ -120,11 +124,18 @@ export function buildMine(kustomization: object): Manifest[] {
   return manifests
 }
 
-/** The containers of the pods of a Deployment or StatefulSet, in the order in which they start. */
-export const containersOf = ({ spec }: Manifest) => [
-  ...(spec.template.spec.initContainers ?? []),
-  ...spec.template.spec.containers,
-]
+/** Those that make pods. */
+export const workloadsOf = (manifests: Manifest[]) =>
+  manifests.filter(({ kind }) => ['Deployment', 'StatefulSet', 'CronJob'].includes(kind))
+
+/** What the pods of a workload are made from. */
+export const podTemplateOf = ({ spec }: Manifest) => spec.jobTemplate?.spec.template ?? spec.template
+
+/** The containers of a workload's pods, in the order in which they start. */
+export function containersOf(workload: Manifest) {
+  const { initContainers = [], containers } = podTemplateOf(workload).spec
+  return [...initContainers, ...containers]
+}
 
 /** The API's containers, by name. */
 export function apiContainers(manifests: Manifest[]) {

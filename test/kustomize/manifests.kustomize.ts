@@ -16,9 +16,11 @@ import {
   identity,
   kustomizations,
   type Labels,
+  podTemplateOf,
   ROOT,
   readKustomization as read,
   tools,
+  workloadsOf,
 } from './build.ts'
 
 const { roots, components } = kustomizations()
@@ -43,7 +45,7 @@ describe.each(roots)('%s', (folder) => {
 describe.each(services)('%s', (folder) => {
   const manifests = build(folder)
   const ofKind = (...kinds: string[]) => manifests.filter(({ kind }) => kinds.includes(kind))
-  const workloads = ofKind('Deployment', 'StatefulSet')
+  const workloads = workloadsOf(manifests)
   const deployment = ofKind('Deployment').find(({ metadata }) => metadata.name === 'users-api')
   const api = [...apiContainers(manifests).values()]
 
@@ -73,7 +75,7 @@ describe.each(services)('%s', (folder) => {
   })
 
   test('every selector finds pods, every Ingress a Service, every named port a port', () => {
-    const pods = workloads.map(({ spec }) => spec.template)
+    const pods = workloads.map(podTemplateOf)
     const matching = (labels: Labels = {}) =>
       pods.filter(({ metadata }) => Object.entries(labels).every(([key, value]) => metadata.labels[key] === value))
     for (const { kind, metadata, spec } of ofKind(
@@ -119,7 +121,7 @@ describe.each(services)('%s', (folder) => {
 
   test('every pod meets Pod Security restricted, has a memory limit and no CPU limit, and no token of its own accord', () => {
     for (const workload of workloads) {
-      const { spec } = workload.spec.template
+      const { spec } = podTemplateOf(workload)
       expect(spec.automountServiceAccountToken).toBe(false)
       expect(spec.securityContext).toMatchObject({ runAsNonRoot: true, seccompProfile: { type: 'RuntimeDefault' } })
       for (const { name, resources, securityContext } of containersOf(workload)) {
