@@ -21,6 +21,7 @@ import {
   kubectl,
   list,
   NAMESPACE,
+  prepareNamespace,
   reachable,
   until,
 } from './kubectl.ts'
@@ -167,7 +168,8 @@ const applyArgocd = () => argocd('apply', '--kustomize', join(clone, 'kustomize/
 const mark = () =>
   until('the namespace is there', SYNC_TIMEOUT_S, async () => {
     if (!(await exists('namespace', NAMESPACE))) return false
-    return kubectl('label', 'namespace', NAMESPACE, 'users-api/e2e=yes', '--overwrite')
+    await prepareNamespace()
+    return true
   })
 
 async function clean() {

@@ -107,11 +107,32 @@ export async function apply(kustomization: string, change = '', namespace = NAME
     const direct = !image && !change
     const path = direct ? join(KUSTOMIZE, kustomization) : folder
     const lines = await kubectl(`--namespace=${namespace}`, 'apply', '--kustomize', path)
-    await kubectl('label', 'namespace', namespace, MARK, '--overwrite')
+    await prepareNamespace(namespace)
     return lines.split('\n')
   } finally {
     await rm(folder, { recursive: true })
   }
+}
+
+/**
+ * Marks a namespace as made by these tests, and lets its pods reach this cluster's API server: overlays/gke opens the port
+ * of GKE's alone.
+ */
+export async function prepareNamespace(namespace = NAMESPACE): Promise<void> {
+  await kubectl('label', 'namespace', namespace, MARK, '--overwrite')
+  type Slice = { endpoints: { addresses: string[] }[]; ports: { port: number }[] }
+  const service = '--selector=kubernetes.io/service-name=kubernetes'
+  const egress = (await list<Slice>('endpointslices', '--namespace=default', service)).map(({ endpoints, ports }) => ({
+    to: endpoints.flatMap(({ addresses }) => addresses.map((address) => ({ ipBlock: { cidr: `${address}/32` } }))),
+    ports: ports.map(({ port }) => ({ protocol: 'TCP', port })),
+  }))
+  const policy = {
+    apiVersion: 'networking.k8s.io/v1',
+    kind: 'NetworkPolicy',
+    metadata: { name: 'e2e-to-kubernetes' },
+    spec: { podSelector: { matchLabels: { 'app.kubernetes.io/name': 'users-api' } }, policyTypes: ['Egress'], egress },
+  }
+  await kubectlWithInput(JSON.stringify(policy), `--namespace=${namespace}`, 'apply', '--filename=-')
 }
 
 /** Waits until what was applied runs, the database too. */

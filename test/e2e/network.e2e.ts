@@ -22,20 +22,21 @@ const attempt = (host: string, port: number) => `
   const end = (text) => { console.log(text); process.exit() }
   socket.on('connect', () => end('open')).on('timeout', () => end('silence')).on('error', (error) => end(error.code))`
 
-/** Two pods in another namespace, which no policy keeps from speaking; each listens on 8080, 5432 and 8443. */
+/** Pods in another namespace, which no policy keeps from speaking; each listens on 8080, 5432, 443 and 8443. */
 const stranger = (name: string, image: string) => ({
   apiVersion: 'v1',
   kind: 'Pod',
   metadata: { name, namespace: ELSEWHERE },
   spec: {
     terminationGracePeriodSeconds: 0,
+    securityContext: { runAsUser: 0 }, // for port 443
     containers: [
       {
         name: 'api',
         image,
         command: ['/nodejs/bin/node', '--input-type=module', '--eval'],
         args: [
-          `import { createServer } from 'node:net'; for (const port of [8080, 5432, 8443]) createServer((s) => s.end()).listen(port)`,
+          `import { createServer } from 'node:net'; for (const port of [8080, 5432, 443, 8443]) createServer((s) => s.end()).listen(port)`,
         ],
         readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
       },
@@ -118,8 +119,9 @@ test('the init container reached the Kubernetes API: the Secret is there, and it
   for (const { status } of api) expect(status.initContainerStatuses?.map(ended)).toContainEqual(['ensure-secret', 0])
 })
 
-test("the Kubernetes API's ports are open to every host, as kustomize/README.md says: its address is not known beforehand", async () => {
-  expect(await fromApi(ip(strangers[0]), 8443)).toBe('open')
+test("the port of GKE's API server is open to every host, as kustomize/README.md says, and those of other clusters are not", async () => {
+  expect(await fromApi(ip(strangers[0]), 443)).toBe('open')
+  expect(await fromApi(ip(strangers[0]), 8443), HINT).not.toBe('open')
 })
 
 test('the database reaches nobody', async () => {

@@ -73,15 +73,18 @@ describe('what a component needs to know', () => {
     expect(configMap?.data).not.toHaveProperty('CLOUDSQL_INSTANCE')
   })
 
-  test.each([['tls-gke-redirect'], ['tls-gke', 'gateway-gke'], ['gateway-gke', 'tls-gke']])(
-    'and does not find: %s %s gives no HTTPS, and cannot be built',
-    (...names) => {
-      const mine = names.map((name) => `../../components/${name}`)
-      expect(() => buildMine({ resources: ['../gke'], components: mine, configMapGenerator: needed })).toThrow(
-        /test failed|no resource matches strategic merge patch/,
-      )
-    },
-  )
+  test.each([
+    ['tls-gke-redirect'],
+    ['gateway-gke', 'tls-gke'],
+    ['tls-gke', 'gateway-gke'],
+    ['gateway-gke', 'tls-gke-redirect'],
+    ['tls-gke', 'tls-gke-redirect', 'gateway-gke'],
+  ])('and does not find: %s %s %s gives no HTTPS, and cannot be built', (...names) => {
+    const mine = names.map((name) => `../../components/${name}`)
+    expect(() => buildMine({ resources: ['../gke'], components: mine, configMapGenerator: needed })).toThrow(
+      /test failed|no resource matches strategic merge patch/,
+    )
+  })
 
   test('is no value of ours', () => {
     for (const folder of roots) expect(JSON.stringify(build(folder)), folder).not.toContain('my-project')

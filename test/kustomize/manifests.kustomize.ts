@@ -162,6 +162,15 @@ describe.each(services)('%s', (folder) => {
   })
 })
 
+test.each([
+  ['overlays/gke', [443]],
+  ['overlays/gke-staging', [443]],
+  ['overlays/minikube', [443, 6443, 8443]],
+])('%s lets the API reach every host at %j, where an API server of Kubernetes may be', (folder, ports) => {
+  const policy = build(folder).find(({ metadata }) => metadata.name === 'api-to-kubernetes')
+  expect(policy?.spec.egress).toEqual([{ ports: ports.map((port) => ({ protocol: 'TCP', port })) }])
+})
+
 test.each(['overlays/gke', 'tests/gateway-gke'])(
   '%s keeps its backends for 2 minutes without the database',
   (folder) => {
