@@ -356,7 +356,7 @@ test('explains a password that the database refuses', async () => {
   url.password = 'wrong'
   const refused = main(['migrate'], { DATABASE_URL: url.href })
   expect(await refused.exited).toBe(1)
-  expect(refused.stderr()).toMatch(/password authentication failed for user "postgres"\. .*kustomize\/README\.md/)
+  expect(refused.stderr()).toMatch(/password authentication failed for user "postgres"\. .*docs\/failures\.md/)
 })
 
 describe("the API's role", () => {

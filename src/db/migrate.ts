@@ -34,7 +34,7 @@ const LOCK_NOT_AVAILABLE = '55P03'
 const INVALID_PASSWORD = '28P01'
 
 const LOST_SECRET =
-  'A volume keeps the password that it was made with: if the Secret was lost or changed since, see kustomize/README.md#a-lost-secret.'
+  'A volume keeps the password that it was made with: if the Secret was lost or changed since, see docs/failures.md#a-lost-secret.'
 
 /**
  * Brings the database to this release: applies what is missing of `folder`, and creates and grants the API's role.

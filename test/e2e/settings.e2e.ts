@@ -62,7 +62,7 @@ test("a new password of the API's role is applied by the next rollout", async ()
   }
 })
 
-test('a Secret that is deleted is missed by the next rollout alone, which says what is wrong and stops; what kustomize/README.md says mends it', async () => {
+test('a Secret that is deleted is missed by the next rollout alone, which says what is wrong and stops; what docs/failures.md says mends it', async () => {
   const lost = await secret()
   await kubectl('delete', 'secret', 'users-db')
   const load = startLoad({ url, rate: RATE })

@@ -112,17 +112,30 @@ export function build(folder: string, tool = 'kubectl'): Manifest[] {
 }
 
 /** The same for a kustomization that a user writes beside our overlays, in kustomize/overlays/mine. */
-export function buildMine(kustomization: object): Manifest[] {
+export const buildMine = (kustomization: object) => buildFiles({ 'kustomization.yaml': JSON.stringify(kustomization) })
+
+/** The same for all files of that folder, by name. */
+export function buildFiles(files: Record<string, string>): Manifest[] {
   const root = mkdtempSync(join(tmpdir(), 'kustomize-'))
   onTestFinished(() => rmSync(root, { recursive: true }))
   cpSync(ROOT, root, { recursive: true })
   const mine = join(root, 'overlays/mine')
   mkdirSync(mine)
-  writeFileSync(join(mine, 'kustomization.yaml'), JSON.stringify(kustomization))
+  for (const [name, text] of Object.entries(files)) writeFileSync(join(mine, name), text)
   const manifests = build(mine)
   for (const tool of Object.keys(tools)) expect(build(mine, tool), tool).toEqual(manifests)
   return manifests
 }
+
+/** Settings of the user. */
+export const merged = (...literals: string[]) => [{ name: 'users-api', behavior: 'merge', literals }]
+
+/** What components need to know from their user. */
+export const needed = merged('CLOUDSQL_INSTANCE=mine', 'SECRETS_PROJECT=mine', 'TLS_DOMAIN=mine')
+
+/** A component and those that it stands on, as a kustomization of the user names them. */
+export const withItsOwn = (component: string) =>
+  component.endsWith('/tls-gke-redirect') ? ['../../components/tls-gke', component] : [component]
 
 /** Those that make pods. */
 export const workloadsOf = (manifests: Manifest[]) =>

@@ -1,6 +1,4 @@
 /** What a user writes into a kustomization of their own does what kustomize/README.md says. */
-import { readFileSync } from 'node:fs'
-import { basename, join } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { settings } from '../../src/config.ts'
 import {
@@ -11,7 +9,9 @@ import {
   environmentOf,
   kustomizations,
   type Manifest,
-  ROOT,
+  merged,
+  needed,
+  withItsOwn,
 } from './build.ts'
 
 /** Settings that a container does not take from the ConfigMap: the two roles, and their passwords from the Secret. */
@@ -21,12 +21,6 @@ const OWN_SETTINGS: Record<string, string[]> = {
 }
 const { roots, components } = kustomizations()
 const added = components.map((folder) => `../../${folder}`)
-/** A component and those that it stands on. */
-const withItsOwn = (component: string) =>
-  component.endsWith('/tls-gke-redirect') ? ['../../components/tls-gke', component] : [component]
-const merged = (...literals: string[]) => [{ name: 'users-api', behavior: 'merge', literals }]
-/** What components need to know from their user. */
-const needed = merged('CLOUDSQL_INSTANCE=mine', 'SECRETS_PROJECT=mine', 'TLS_DOMAIN=mine')
 
 describe('settings', () => {
   test.each(added)('are those of the user beside %s, and reach every container but for a few', (component) => {
@@ -122,16 +116,4 @@ describe('another namespace', () => {
     const manifests = buildMine({ resources: ['../gke'], components: ['../../components/hpa'], configMapGenerator })
     expect(elsewhere(manifests, 'users')).toEqual([expect.stringMatching(/^ConfigMap monitoring\/dashboard-/)])
   })
-})
-
-test.each(added)('what kubectl leaves behind when %s is added is in kustomize/README.md', (component) => {
-  const names = (manifests: Manifest[]) =>
-    manifests.filter(({ kind }) => kind !== 'ConfigMap').map(({ kind, metadata }) => `${kind} ${metadata.name}`)
-  const mine = { resources: ['../gke'], components: withItsOwn(component), configMapGenerator: needed }
-  const kept = new Set(names(buildMine(mine)))
-  const left = names(build('overlays/gke')).filter((name) => !kept.has(name))
-  const readme = readFileSync(join(ROOT, 'README.md'), 'utf8')
-  const table = readme.slice(readme.indexOf('| component | what it leaves behind |')).split('\n\n')[0] ?? ''
-  const row = table.split('\n').find((line) => line.startsWith(`| \`${basename(component)}\` |`))
-  expect((row?.match(/\w+ users-\w+|\w+ [a-z]+-[a-z-]+/g) ?? []).toSorted()).toEqual(left.toSorted())
 })
