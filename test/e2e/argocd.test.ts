@@ -289,7 +289,7 @@ describe('the gke overlay', () => {
     const graceSeconds = () =>
       kubectl('get', 'deployment', 'users-api', '--output=jsonpath={.spec.template.spec.terminationGracePeriodSeconds}')
     const before = await graceSeconds()
-    const patch = { spec: { template: { spec: { terminationGracePeriodSeconds: 1 } } } }
+    const patch = { spec: { template: { spec: { terminationGracePeriodSeconds: Number(before) + 1 } } } }
     await kubectl('patch', 'deployment', 'users-api', `--patch=${JSON.stringify(patch)}`)
     await until('the grace period is as before', 60, async () => (await graceSeconds()) === before)
 
