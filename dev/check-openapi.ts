@@ -16,7 +16,7 @@ const app = createApp({
   // Nobody asks them.
   users: {} as UserStore,
   ready: async () => {},
-  log: createLog('silent'),
+  log: createLog({ level: 'silent' }),
   stopping: new AbortController().signal,
 })
 const folder = mkdtempSync(join(tmpdir(), 'openapi-'))

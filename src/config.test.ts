@@ -98,16 +98,56 @@ test.each([
   ['DB_WRITE_CONNECTIONS', '4'],
   ['MAX_BODY_BYTES', '0'],
   ['DB_API_USER', 'users_api'],
+  ['LOG_FORMAT', 'xml'],
+  ['LOG_REQUESTS', '1.5'],
+  ['LOG_REQUESTS', 'all'],
+  ['METRICS_PORT', '65536'],
+  ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318'],
+  ['OTEL_TRACES_SAMPLER', 'sometimes'],
+  ['OTEL_TRACES_SAMPLER_ARG', '2'],
 ])('%s=%s is refused in a sentence that names it', (name, value) => {
   expect(() => parseConfig({ [name]: value })).toThrow(ConfigError)
   expect(() => parseConfig({ [name]: value })).toThrow(new RegExp(`^${name} .+\\.$`))
 })
 
-test('every setting is in .env.example and in the README, with its default', () => {
-  const [example, readme] = [file('../.env.example'), file('../README.md')]
+describe('traces', () => {
+  const OTEL_EXPORTER_OTLP_ENDPOINT = 'http://collector:4318'
+
+  test.each([
+    [{ OTEL_EXPORTER_OTLP_PROTOCOL: 'grpc' }],
+    [{ OTEL_EXPORTER_OTLP_PROTOCOL: 'http/protobuf' }],
+    [{ OTEL_EXPORTER_OTLP_PROTOCOL: 'http/json', OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: 'grpc' }],
+  ])('another protocol is refused in a sentence: %j', (env) => {
+    expect(() => parseConfig({ ...env, OTEL_EXPORTER_OTLP_ENDPOINT })).toThrow(
+      /^OTEL_EXPORTER_OTLP_PROTOCOL must .+\.$/,
+    )
+    expect(parseConfig(env).tracing).toBeUndefined()
+    expect(parseConfig({ ...env, OTEL_EXPORTER_OTLP_ENDPOINT, OTEL_SDK_DISABLED: 'TRUE' }).tracing).toBeUndefined()
+  })
+
+  test.each([
+    [{}, { ratio: 1, parentBased: true }],
+    [{ OTEL_TRACES_SAMPLER: 'always_off' }, { ratio: 0, parentBased: false }],
+    [
+      { OTEL_TRACES_SAMPLER: 'traceidratio', OTEL_TRACES_SAMPLER_ARG: '0.25' },
+      { ratio: 0.25, parentBased: false },
+    ],
+    [
+      { OTEL_TRACES_SAMPLER: 'parentbased_traceidratio', OTEL_TRACES_SAMPLER_ARG: '.5' },
+      { ratio: 0.5, parentBased: true },
+    ],
+  ])('are chosen as %j says', (env, tracing) => {
+    expect(parseConfig({ ...env, OTEL_EXPORTER_OTLP_ENDPOINT }).tracing).toEqual(tracing)
+  })
+})
+
+test('every setting is in .env.example and in a table of the documents, with its default', () => {
+  const example = file('../.env.example')
+  const [readme, observability] = [file('../README.md'), file('../docs/observability.md')]
   for (const { name, meaning, fallback } of settings) {
     expect(example).toContain(`# ${meaning}\n# ${name}=${fallback}`)
-    expect(readme).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)
+    const page = name.startsWith('OTEL_') ? observability : readme
+    expect(page).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)
   }
   const names = new Set(settings.map(({ name }) => name))
   for (const [, name] of example.matchAll(/^# ([A-Z_]+)=/gm)) expect(names).toContain(name)

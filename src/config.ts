@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import * as z from 'zod'
 import { type Address, parseAddress, parseHost, readRootCert, SSL_MODES } from './db/address.ts'
 import { MIN_CONNECTIONS } from './db/pool.ts'
-import { LOG_LEVELS } from './http/log.ts'
+import { LOG_FORMATS, LOG_LEVELS } from './http/log.ts'
 
 const integer = (minimum: number, maximum: number) => {
   const error = `must be a whole number from ${minimum} to ${maximum}`
@@ -14,6 +14,11 @@ const DAY_MS = 86_400_000
 /** The database is given up so long before DEADLINE_MS, for the answer to be there in time. */
 const ANSWER_MARGIN_MS = 200
 const milliseconds = (fallback: number, meaning: string) => integer(0, DAY_MS).default(fallback).describe(meaning)
+
+const share = z
+  .string()
+  .regex(/^(1|0|0?\.\d+)$/, 'must be a number from 0 to 1')
+  .transform(Number)
 
 const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, `must be one of ${values.join(', ')}`)
 
@@ -30,6 +35,11 @@ const readBy = <T>(read: (text: string) => T) =>
 
 const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, ''))
 
+const url = z.url({ protocol: /^https?$/, error: 'must be a URL with http or https' })
+const sampler = z
+  .string()
+  .regex(/^(parentbased_)?(always_on|always_off|traceidratio)$/, 'must be like parentbased_traceidratio')
+
 /** Every setting: its name in the environment, its default, its unit and its meaning. */
 const Settings = z.object({
   PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 picks a free one'),
@@ -43,9 +53,11 @@ const Settings = z.object({
   REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request to arrive, in ms'),
   IDLE_TIMEOUT_MS: milliseconds(60_000, 'How long a client may be idle in the middle of a request, in ms'),
 
-  LOG_LEVEL: oneOf(LOG_LEVELS)
-    .default('info')
-    .describe('fatal, error, warn, info, debug (each request), trace or silent'),
+  LOG_LEVEL: oneOf(LOG_LEVELS).default('info').describe('fatal, error, warn, info, debug, trace or silent'),
+  LOG_FORMAT: oneOf(LOG_FORMATS).default('auto').describe('json, google, pretty, or auto: pretty on a terminal'),
+  LOG_REQUESTS: share.default(0).describe('Share of the requests that are logged, from 0 to 1'),
+  SLOW_REQUEST_MS: milliseconds(1000, 'A request that takes so long is logged, in ms; 0 logs none'),
+  METRICS_PORT: integer(0, 65_535).optional().describe('Port of `/metrics`; nothing is measured if unset'),
   STARTUP_WAIT_MS: milliseconds(2000, 'How long it waits for the database before it starts listening anyway, in ms'),
   DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),
   MAX_BODY_BYTES: integer(1, GIB).default(262_144).describe('Largest request body, in bytes'),
@@ -73,6 +85,15 @@ const Settings = z.object({
     60_000,
     'How long `migrate` waits for the database, for locks and for another that migrates, in ms',
   ),
+
+  // OpenTelemetry's own variables, as far as its packages leave them to us: they read the others.
+  OTEL_EXPORTER_OTLP_ENDPOINT: url.optional().describe('Collector that takes spans; there are none if unset'),
+  OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: url.optional().describe('The same, with the whole path'),
+  OTEL_EXPORTER_OTLP_PROTOCOL: z.string().default('http/json').describe('http/json is the only one'),
+  OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: z.string().optional().describe('The same, for spans alone'),
+  OTEL_TRACES_SAMPLER: sampler.default('parentbased_always_on').describe('How traces are chosen'),
+  OTEL_TRACES_SAMPLER_ARG: share.default(1).describe('Share of the traces that a traceidratio sampler takes'),
+  OTEL_SDK_DISABLED: z.string().default('false').describe('true for no spans at all'),
 })
 
 /** Settings that must not be more than others, unless those are 0, and why. */
@@ -93,6 +114,17 @@ export type Config = ReturnType<typeof parseConfig>
 
 /** What a person has to change in the settings; its message is one sentence for each. */
 export class ConfigError extends Error {}
+
+/** Which traces are recorded; undefined for none. */
+function tracingOf(s: z.output<typeof Settings>) {
+  const endpoint = s.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? s.OTEL_EXPORTER_OTLP_ENDPOINT
+  if (!endpoint || s.OTEL_SDK_DISABLED.toLowerCase() === 'true') return undefined
+  if ((s.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL ?? s.OTEL_EXPORTER_OTLP_PROTOCOL) !== 'http/json') {
+    throw new ConfigError('OTEL_EXPORTER_OTLP_PROTOCOL must be http/json, which collectors take on port 4318.')
+  }
+  const ratio = { always_on: 1, always_off: 0 }[s.OTEL_TRACES_SAMPLER.replace('parentbased_', '')]
+  return { ratio: ratio ?? s.OTEL_TRACES_SAMPLER_ARG, parentBased: s.OTEL_TRACES_SAMPLER.startsWith('parentbased_') }
+}
 
 /**
  * The configuration that `env` holds; an empty variable counts as unset.
@@ -119,10 +151,13 @@ export function parseConfig(env: Record<string, string | undefined>) {
   if (s.DB_API_USER && !apiPassword) throw new ConfigError('DB_API_USER needs DB_API_PASSWORD or DB_API_PASSWORD_FILE.')
   const deadlineMs = s.DEADLINE_MS - ANSWER_MARGIN_MS
   const api = s.DB_API_USER ? { user: s.DB_API_USER, password: apiPassword, deadlineMs } : undefined
+  const limits = { maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS, maxStreams: s.MAX_STREAMS }
   return {
     ...s,
+    log: { level: s.LOG_LEVEL, format: s.LOG_FORMAT },
+    tracing: tracingOf(s),
     database: { address, connections: s.DB_CONNECTIONS, deadlineMs },
-    app: { deadlineMs, maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS, maxStreams: s.MAX_STREAMS },
+    app: { ...limits, deadlineMs, slowRequestMs: s.SLOW_REQUEST_MS, logRequests: s.LOG_REQUESTS },
     migrate: { address, waitMs: s.MIGRATE_WAIT_MS, api },
   }
 }

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { freePort } from '../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../test/database.ts'
-import { main } from '../test/process.ts'
+import { main, run } from '../test/process.ts'
 import { startProxy } from '../test/proxy.ts'
 import { settings } from './config.ts'
 
@@ -129,6 +129,17 @@ describe('starting', () => {
     expect(await api.exited).toBe(0)
     network.close()
   })
+})
+
+test('a mistake that nobody caught ends it with 1, and the log has where it was, without its text', async () => {
+  const script = 'process.on("SIGUSR2", () => { throw new Error("of " + "ali" + "ce") })'
+  const env = { DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1' }
+  const api = run(process.execPath, ['--import', `data:text/javascript,${script}`, 'src/main.ts'], env)
+  await api.printed(/"msg":"listening"/)
+  api.process.kill('SIGUSR2')
+  expect(await api.exited).toBe(1)
+  expect(api.output()).toMatch(/"level":"fatal".*"name":"Error","stack":\[".*"msg":"crashed"/)
+  expect(api.output()).not.toContain('alice')
 })
 
 describe('stopping', () => {

@@ -5,7 +5,7 @@ import { createApp } from './app.ts'
 import { ConfigError, parseConfig, settings } from './config.ts'
 import { createPool } from './db/pool.ts'
 import { createReadiness } from './db/readiness.ts'
-import { createLog, endOutput, openOutput } from './http/log.ts'
+import { createLog, describeError, endOutput, openOutput } from './http/log.ts'
 import { startServer } from './server.ts'
 import { createUserStore } from './users/store.ts'
 import { users } from './users/table.ts'
@@ -35,29 +35,48 @@ async function serve() {
   const stopAsked = once(stopping, 'abort')
   onStopSignal((name) => (stopping.aborted ? process.exit(1) : controller.abort(name)))
   const output = openOutput()
-  const log = createLog(config.LOG_LEVEL, output)
+  const log = createLog(config.log, output)
+  process.on('uncaughtException', async (error) => {
+    log.fatal(describeError(error), 'crashed')
+    await endOutput(output)
+    process.exit(1)
+  })
+  // Loaded only where it is asked for: a start without it does not pay for it.
+  const isMeasured = config.METRICS_PORT !== undefined
+  const metrics = isMeasured ? (await import('./telemetry/metrics.ts')).createMetrics() : undefined
+  const onLost = () => log.warn('spans were lost')
+  const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
+  const telemetry = [metrics, tracing].filter((each) => each !== undefined)
   const database = createPool({
     ...config.database,
     applicationName: 'users-api',
+    onBatch: metrics?.onBatch,
+    onStatement(end) {
+      for (const { onStatement } of telemetry) onStatement(end)
+    },
     onChange(of, failure) {
-      if (failure) log.warn({ reason: failure.message, code: failure.code }, `${of} unavailable`)
+      if (failure) log.warn(describeError(failure), `${of} unavailable`)
       else log.info(`${of} available`)
     },
   })
-  const ready = createReadiness(database, [users], ({ message: reason }) =>
-    log.error({ reason }, 'the database is not of this release: run `migrate`'),
+  const ready = createReadiness(database, [users], (reason) =>
+    log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )
-  const app = createApp({ ...config.app, users: createUserStore(database), log, stopping, ready })
+  const around = { telemetry: telemetry.map(({ middleware }) => middleware) }
+  const app = createApp({ ...config.app, ...around, users: createUserStore(database), log, stopping, ready })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
   await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])
   const server = stopping.aborted ? undefined : await startServer({ ...config, fetch: app.fetch, stopping })
-  if (server) log.info({ port: server.port }, 'listening')
+  const { fetch } = metrics?.app(database) ?? {}
+  const scraped = server && fetch && (await startServer({ ...config, PORT: config.METRICS_PORT ?? 0, fetch, stopping }))
+  if (server) log.info({ metricsPort: scraped?.port, port: server.port }, 'listening')
   await stopAsked
   log.info({ signal: stopping.reason }, 'stopping')
   const until = performance.now() + config.SHUTDOWN_TIMEOUT_MS
-  await server?.stop()
+  await Promise.all([server?.stop(), scraped?.stop()])
   await database.close(Math.max(0, until - performance.now()))
+  await tracing?.stop(Math.max(0, until - performance.now()))
   log.info('stopped')
   await endOutput(output)
 }

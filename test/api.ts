@@ -56,7 +56,7 @@ export async function startApi(
     {
       ...config.app,
       users: createUserStore(db),
-      log: createLog('silent'),
+      log: createLog({ level: 'silent' }),
       ready: createReadiness(db, [users], () => {}),
       stopping: stopping.signal,
       ...options,

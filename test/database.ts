@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
-import { inject } from 'vitest'
+import { expect, inject } from 'vitest'
 import { parseAddress } from '../src/db/address.ts'
 import type { Row } from '../src/db/connection.ts'
 import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
@@ -27,6 +27,12 @@ export async function createTestDatabase({ empty = false } = {}): Promise<TestDa
     },
   }
 }
+
+/** Waits until so many statements on the database wait for a lock. */
+export const waitingForLock = ({ sql }: TestDatabase, count: number) =>
+  expect
+    .poll(() => sql`select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`)
+    .toHaveLength(count)
 
 export type TestPool = Pool & {
   sql: postgres.Sql

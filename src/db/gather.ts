@@ -1,3 +1,4 @@
+import { requestSpans } from '../spans.ts'
 import { NO_ANSWER, TOO_LATE } from './unavailable.ts'
 
 export type GatherOptions<Item, Result> = {
@@ -17,6 +18,7 @@ export type GatherOptions<Item, Result> = {
 type Entry<Item, Result> = {
   item: Item
   until: number
+  spans: ReturnType<typeof requestSpans.getStore>
   resolve(result: Result | Promise<Result>): void
   reject(error: unknown): void
 }
@@ -62,7 +64,8 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
     const items = batch.map(({ item }) => item)
     const until = batch.reduce((latest, entry) => Math.max(latest, entry.until), 0)
     try {
-      const results = await run(items, until)
+      const spans = batch.flatMap((entry) => entry.spans ?? [])
+      const results = await requestSpans.run(spans, run, items, until)
       for (const [i, result] of results.entries()) batch[i]?.resolve(result)
     } catch (error) {
       for (const { reject } of batch) reject(error)
@@ -85,7 +88,7 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
 
   return (item: Item, until: number): Promise<Result> =>
     new Promise((resolve, reject) => {
-      waiting.push({ item, until, resolve, reject })
+      waiting.push({ item, until, spans: requestSpans.getStore(), resolve, reject })
       schedule()
     })
 }

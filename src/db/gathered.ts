@@ -21,6 +21,7 @@ export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise
     maxInFlight: 2,
     maxWeight: 100,
     async run(ids, until) {
+      db.onBatch?.('gets', ids.length)
       const found = await find(runner(db, 'read', until), arrayText(ids))
       return ids.map((id) => found.get(id))
     },
@@ -43,6 +44,7 @@ export function gatherPages<Page, Row extends { id: number }>(
     maxWeight: 4000,
     weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
     run(pages, until) {
+      db.onBatch?.('pages', pages.length)
       const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
       return list(runner(db, 'read', until), { after: arrayText(after), limit: arrayText(limit) })
     },
@@ -93,6 +95,7 @@ export function gatherInserts<Row, Inserted>(
     maxInFlight: 1,
     maxWeight: 200,
     async run(rows, until) {
+      db.onBatch?.('inserts', rows.length)
       const run = runner(db, 'write', until)
       // To skip, PostgreSQL looks for each key twice: that is half as much work again.
       const skip = rows.length === 1 || performance.now() < conflictsUntil

@@ -1,4 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Span } from '@opentelemetry/api'
+import postgres from 'postgres'
+import { requestSpans } from '../spans.ts'
 import type { Address } from './address.ts'
 import { createAvailability, type OnChange } from './availability.ts'
 import { type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
@@ -13,6 +16,17 @@ import {
   unavailable,
 } from './unavailable.ts'
 
+/** A statement that was answered, or whose answer was lost. */
+export type StatementEnd = {
+  text: string
+  /** When it was sent, a time of performance.now(). */
+  start: number
+  /** Those of the requests that it was for. */
+  spans: readonly Span[]
+  /** SQLSTATE where PostgreSQL refused it, 'lost' where no answer came. */
+  errorType: string | undefined
+}
+
 /** What a statement is for. It decides which connections it may take. */
 export type Use = 'read' | 'write' | 'stream'
 
@@ -24,6 +38,10 @@ export type PoolOptions = {
   /** The deadline of a statement, in ms. PostgreSQL's own time-outs are shares of it. */
   deadlineMs: number
   onChange?: OnChange
+  /** Called after each statement, in its way. */
+  onStatement?: ((end: StatementEnd) => void) | undefined
+  /** Called when `size` requests are about to share a statement of a gather. */
+  onBatch?: ((gather: 'gets' | 'pages' | 'inserts', size: number) => void) | undefined
 }
 
 export type Pool = ReturnType<typeof createPool>
@@ -57,6 +75,7 @@ type Work = {
   text: string
   parameters: readonly Parameter[]
   until: number
+  spans: readonly Span[]
   resolve(rows: Row[]): void
   reject(error: unknown): void
 }
@@ -206,13 +225,17 @@ export function createPool(options: PoolOptions) {
   }
 
   async function send(link: Link, work: Work) {
-    Object.assign(link, { work, since: performance.now() })
+    const start = performance.now()
+    Object.assign(link, { work, since: start })
+    const end = (errorType?: string) => options.onStatement?.({ text: work.text, start, spans: work.spans, errorType })
     try {
       const rows = await run(link.connection, work.text, work.parameters)
+      end()
       database.hear()
       work.resolve(rows)
       free(link)
     } catch (error) {
+      end(error instanceof postgres.PostgresError ? error.code : 'lost')
       const reason = unavailable(error)
       if (reason?.reached !== 'lost') database.hear()
       // Idle connections may be lost as well: the next attempt gets one that is new or has just answered.
@@ -238,7 +261,7 @@ export function createPool(options: PoolOptions) {
     if (use === 'write' && stuckWrites() >= maxWrites) throw STUCK
     if (until - performance.now() < SEND_MARGIN_MS) throw TOO_LATE
     return new Promise((resolve, reject) => {
-      waiting[use].add({ use, text, parameters, until, resolve, reject })
+      waiting[use].add({ use, text, parameters, until, spans: requestSpans.getStore() ?? [], resolve, reject })
       dispatch()
     })
   }
@@ -294,6 +317,13 @@ export function createPool(options: PoolOptions) {
     deadlineMs,
     /** Whether reads or writes are under way now. */
     busy: () => running('read') + running('write') > 0,
+    onBatch: options.onBatch,
+    /** Whether the database answers, its connections by what they do, and the statements that wait for one. */
+    state() {
+      const [free, waits] = [idle().length, USES.map((use) => waiting[use].size)]
+      const up = links.size > 0 && !database.failure()
+      return { up, used: links.size - free, idle: free, max: connections, waiting: waits.reduce((a, b) => a + b) }
+    },
     /** Why nothing can be asked now. */
     failure: database.failure,
     /** Resolves when the database has answered for the first time, however long that takes. */

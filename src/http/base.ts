@@ -1,14 +1,14 @@
-import { Hono, type Schema } from 'hono'
-import type { Logger } from 'pino'
+import { Hono, type MiddlewareHandler, type Schema } from 'hono'
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
-import { requestLog } from './log.ts'
+import { type RequestLogOptions, requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
 import { notFound, onError, unavailableProblem } from './problem.ts'
 
-export type BaseOptions = {
-  log: Logger
+export type BaseOptions = RequestLogOptions & {
+  /** What measures and traces requests, around all that they pass. */
+  telemetry?: readonly MiddlewareHandler<Env>[]
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
   ready(): Promise<void>
   /** Aborted when this process is about to stop. */
@@ -23,17 +23,19 @@ export type BaseOptions = {
  * What every request passes before it comes to a resource. Before that, `/livez` for "restart me", and `/readyz` for
  * "send me requests": only the second asks the database, or its failure would restart every pod.
  */
-export const baseApp = ({ log, ready, stopping, deadlineMs, maxBodyBytes, maxRequests }: BaseOptions) =>
-  new Hono<Env>()
-    .use(requestLog(log))
+export function baseApp({ ready, stopping, deadlineMs, maxBodyBytes, maxRequests, ...options }: BaseOptions) {
+  const app = new Hono<Env>().use(requestLog(options))
+  for (const middleware of options.telemetry ?? []) app.use(middleware)
+  return app
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
-      if (stopping.aborted) throw unavailableProblem('This process is stopping.')
+      if (stopping.aborted) throw unavailableProblem('stopping', 'This process is stopping.')
       await ready()
       return json(c, { status: 'ok' }, 200)
     })
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests, deadlineMs))
+}
 
 /** Answers what no resource does: other methods, other paths, and errors. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {

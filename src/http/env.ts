@@ -1,15 +1,37 @@
 import type { HttpBindings } from '@hono/node-server'
+import type { Context } from 'hono'
+import { routePath } from 'hono/route'
 import type { Logger } from 'pino'
+import type { Refusal } from './problem.ts'
+import type { TraceContext } from './trace-context.ts'
 
 /** What every handler finds in its context. */
 export type Env = {
   Bindings: HttpBindings
   Variables: {
     requestId: string
+    /** Not of this request alone: `logLine` adds what names it. */
     log: Logger
+    /** Its own span, if it has one. */
+    trace: TraceContext | undefined
+    /** Counts the streams under way, where they are measured. */
+    onStream: ((change: 1 | -1) => void) | undefined
+    /** Why it got a 503. */
+    refusal: Refusal | undefined
     /** Its deadline, a time of performance.now(). */
     until: number
     /** The bytes of the body, where the method has one. */
     body: Buffer
   }
 }
+
+/** The template of the path, such as `/users/:id`; empty where no route has it. So there are only as many as routes. */
+export function routeOf(c: Context): string {
+  const path = routePath(c, -1)
+  return path.includes('*') ? '' : path
+}
+
+const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
+
+/** The method, or `_OTHER`, as OpenTelemetry calls what a server does not know. */
+export const methodOf = ({ req: { method } }: Context) => (METHODS.includes(method) ? method : '_OTHER')

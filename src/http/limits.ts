@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { createMiddleware } from 'hono/factory'
 import type { Env } from './env.ts'
-import { Problem, unavailableProblem } from './problem.ts'
+import { Problem, type Refusal, unavailableProblem } from './problem.ts'
 
 /** Bodies up to the limit of headers are not counted: every connection may hold one. */
 const SMALL_BODY_BYTES = 16 * 1024
@@ -11,10 +11,10 @@ const LARGE_BODIES_MAX = 64
 const DROP_MS = 1000
 
 /** Runs what it is given while fewer than `max` others run, else throws a 503. */
-export function limit(max: number, detail: string) {
+export function limit(max: number, refusal: Refusal, detail: string) {
   let running = 0
   return async function limited<T>(run: () => Promise<T>): Promise<T> {
-    if (running >= max) throw unavailableProblem(detail)
+    if (running >= max) throw unavailableProblem(refusal, detail)
     running++
     try {
       return await run()
@@ -53,7 +53,7 @@ const receive = (incoming: IncomingMessage, maxBytes: number) =>
  * place of those that can be answered.
  */
 export function receiveBody(maxBytes: number) {
-  const limited = limit(LARGE_BODIES_MAX, 'Too many large bodies are arriving.')
+  const limited = limit(LARGE_BODIES_MAX, 'bodies', 'Too many large bodies are arriving.')
   return createMiddleware<Env>(async function receiveBody(c, next) {
     const { incoming, outgoing } = c.env
     const { headers, httpVersion } = incoming
@@ -79,7 +79,7 @@ export function receiveBody(maxBytes: number) {
  * `deadlineMs` for all that they need of the database.
  */
 export function limitRequests(max: number, deadlineMs: number) {
-  const limited = limit(max, 'Too many requests are under way.')
+  const limited = limit(max, 'requests', 'Too many requests are under way.')
   return createMiddleware<Env>(function limitRequests(c, next) {
     c.set('until', performance.now() + deadlineMs)
     return limited(next)

@@ -1,16 +1,21 @@
 import { fstatSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Context, Next } from 'hono'
+import { isatty } from 'node:tty'
+import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import { type Logger, pino } from 'pino'
+import postgres from 'postgres'
 import sonicBoom from 'sonic-boom'
-import type { Env } from './env.ts'
+import { DatabaseUnavailable } from '../db/unavailable.ts'
+import { type Env, methodOf, routeOf } from './env.ts'
 import { requestIdOf } from './request-id.ts'
+import { parseTraceparent, type TraceContext } from './trace-context.ts'
 
 const STDOUT = 1
 
 export const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
+export const LOG_FORMATS = ['auto', 'json', 'pretty', 'google'] as const
 
 /** Lines that wait to be written, in bytes. What comes beyond that is lost. */
 const WAITING_BYTES = 1024 * 1024
@@ -34,16 +39,44 @@ export async function endOutput(output: ReturnType<typeof openOutput>) {
   await Promise.race([closed, sleep(END_TIMEOUT_MS)])
 }
 
-/** JSON lines, one an event. Lines that are lost are counted, and told of as soon as writing works again. */
-export function createLog(level: (typeof LOG_LEVELS)[number], output = openOutput()): Logger {
+/** How Google Cloud names the levels that it has other names for. */
+const SEVERITIES: Record<string, string> = { fatal: 'CRITICAL', warn: 'WARNING', trace: 'DEBUG' }
+
+const GOOGLE = 'logging.googleapis.com'
+
+/** The trace of a line, by the names of OpenTelemetry or of Google Cloud's structured logs. */
+function traceFields({ traceId, spanId, traceFlags }: TraceContext, isGoogle: boolean): object {
+  if (!isGoogle) return { trace_id: traceId, span_id: spanId, trace_flags: traceFlags }
+  const isSampled = (traceFlags & 1) === 1
+  return { [`${GOOGLE}/trace`]: traceId, [`${GOOGLE}/spanId`]: spanId, [`${GOOGLE}/trace_sampled`]: isSampled }
+}
+
+/** A line for a person: time, level and message first. */
+function readable(line: string): string {
+  const { time, level, msg, ...rest } = JSON.parse(line)
+  const words = Object.entries(rest).map(([name, value]) => ` ${name}=${JSON.stringify(value)}`)
+  return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg}${words.join('')}\n`
+}
+
+type Line = { trace?: TraceContext }
+type LogOptions = { level: (typeof LOG_LEVELS)[number]; format?: (typeof LOG_FORMATS)[number] }
+
+/** One line an event. Lines that are lost are counted, and told of as soon as writing works again. */
+export function createLog({ level, format = 'json' }: LogOptions, output = openOutput()): Logger {
+  const isGoogle = format === 'google'
+  const isReadable = format === 'pretty' || (format === 'auto' && isatty(STDOUT))
   const log = pino(
     {
       level,
       base: null,
+      messageKey: isGoogle ? 'message' : 'msg',
       timestamp: pino.stdTimeFunctions.isoTime,
-      formatters: { level: (label) => ({ level: label }) },
+      formatters: {
+        level: (name) => (isGoogle ? { severity: SEVERITIES[name] ?? name.toUpperCase() } : { level: name }),
+        log: ({ trace, ...rest }: Line) => ({ ...rest, ...(trace && traceFields(trace, isGoogle)) }),
+      },
     },
-    output,
+    isReadable ? { write: (line: string) => void output.write(readable(line)) } : output,
   )
   let lost = 0
   output.on('drop', () => lost++)
@@ -54,20 +87,44 @@ export function createLog(level: (typeof LOG_LEVELS)[number], output = openOutpu
   return log
 }
 
-/** Gives each request its id and its log. At level debug each request is a line. */
-export function requestLog(log: Logger) {
-  const accessLog = log.isLevelEnabled('debug')
-  return createMiddleware<Env>(function requestLog(c, next) {
-    c.set('requestId', requestIdOf(c.req.header('x-request-id')))
-    c.set('log', log)
-    return accessLog ? logged(c, next) : next()
-  })
+/** Writes a line of a request. It names the request and its trace, with nothing else that a client may choose freely. */
+export function logLine(c: Context<Env>, level: 'info' | 'warn' | 'error', fields: object, message: string) {
+  const trace = c.get('trace') ?? parseTraceparent(c.req.header('traceparent'))
+  const request = { requestId: c.get('requestId'), method: methodOf(c), route: routeOf(c) }
+  c.get('log')[level]({ ...request, ...fields, trace }, message)
 }
 
-async function logged(c: Context<Env>, next: Next) {
-  const start = performance.now()
-  await next()
-  const ms = Math.round(performance.now() - start)
-  const { method, path } = c.req
-  c.get('log').debug({ requestId: c.get('requestId'), method, path, status: c.res.status, ms }, 'request')
+/**
+ * What the log may have of an error. The texts of PostgreSQL's errors, and of those that nobody expected, may hold what a
+ * client sent.
+ */
+export function describeError(error: Error): object {
+  const origin = error.cause instanceof postgres.PostgresError ? error.cause : error
+  if (origin instanceof postgres.PostgresError) {
+    const { code, routine, table_name: table, constraint_name: constraint } = origin
+    return { code, routine, table, constraint }
+  }
+  if (error instanceof DatabaseUnavailable) return { reason: error.message }
+  return { name: error.name, stack: error.stack?.split('\n').filter((line) => /^ {4}at .+:\d+:\d+\)?$/.test(line)) }
 }
+
+export type RequestLogOptions = {
+  log: Logger
+  /** A request that takes so long is logged, in ms; 0 logs none. */
+  slowRequestMs: number
+  /** The share of all requests that are logged, from 0 to 1. */
+  logRequests: number
+}
+
+/** Gives each request its id and its log. Errors are logged where they are answered. */
+export const requestLog = ({ log, slowRequestMs, logRequests }: RequestLogOptions) =>
+  createMiddleware<Env>(async function requestLog(c, next) {
+    const start = performance.now()
+    c.set('requestId', requestIdOf(c.req.header('x-request-id')))
+    c.set('log', log)
+    await next()
+    const ms = Math.round(performance.now() - start)
+    const isSlow = slowRequestMs > 0 && ms >= slowRequestMs
+    if (!isSlow && Math.random() >= logRequests) return
+    logLine(c, isSlow ? 'warn' : 'info', { status: c.res.status, ms }, isSlow ? 'slow request' : 'request')
+  })

@@ -36,8 +36,10 @@ async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
     }
   }
   c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
+  c.get('onStream')?.(1)
   // Rejects when the client hangs up: nobody is left to be told.
   await pipeline(body, c.env.outgoing).catch(() => {})
+  c.get('onStream')?.(-1)
   return RESPONSE_ALREADY_SENT
 }
 
@@ -46,7 +48,7 @@ async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
  * `max` streams run at a time: more get 503.
  */
 export function streamInstead(max: number, streamAfter: (id: number) => AsyncGenerator<object[]>) {
-  const limited = limit(max, 'Too many streams are under way.')
+  const limited = limit(max, 'streams', 'Too many streams are under way.')
   type Query = { out: { query: { cursor?: number | undefined } } }
   return createMiddleware<Env, string, Query>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()

@@ -59,7 +59,9 @@ test('is valid OpenAPI 3.1', async () => {
 test('has every route of the app but its own, and no other', () => {
   const app = createApp({
     users: {} as UserStore,
-    log: createLog('silent'),
+    log: createLog({ level: 'silent' }),
+    slowRequestMs: 0,
+    logRequests: 0,
     ready: async () => {},
     deadlineMs: 1,
     stopping: new AbortController().signal,
@@ -165,7 +167,7 @@ test('has an example of each failure that is what the service says', () => {
     unsupported(JSON_MEDIA_TYPES),
     problemOf('item', { outcome: 'reference-missing', field: 'ownerId' }),
     INTERNAL,
-    unavailableProblem(),
+    unavailableProblem('database'),
   ]
   const { responses, headers } = description.components
   const described = Object.keys(responses).filter((name) => name.startsWith('Problem'))

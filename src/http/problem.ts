@@ -5,6 +5,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
+import { describeError, logLine } from './log.ts'
 
 export type ProblemOptions = {
   /** Lets programs tell problems of one status apart. It ends their `type`. */
@@ -12,7 +13,12 @@ export type ProblemOptions = {
   /** Where a body is at fault. Each pointer is a JSON Pointer (RFC 6901). */
   errors?: { pointer: string; detail: string }[]
   headers?: Record<string, string>
+  /** Why a 503 was given, for the metrics. */
+  refusal?: Refusal
 }
+
+/** Too many requests, large bodies or streams, a process that stops, or a database that cannot be asked. */
+export type Refusal = 'requests' | 'bodies' | 'streams' | 'stopping' | 'database'
 
 /** Thrown anywhere under the app to answer with problem details. */
 export class Problem extends Error {
@@ -51,8 +57,8 @@ export function problemJson(problem: Problem, target: string | undefined, reques
 }
 
 /** 503 that asks to come back in a second: the database or this process cannot take the request now. */
-export const unavailableProblem = (detail = 'The database cannot take this request now.') =>
-  new Problem(503, detail, { headers: { 'Retry-After': '1' } })
+export const unavailableProblem = (refusal: Refusal, detail = 'The database cannot take this request now.') =>
+  new Problem(503, detail, { headers: { 'Retry-After': '1' }, refusal })
 
 const LOST =
   'The connection to the database was lost: a change may have been made or not. Repeat it; a POST, with its Idempotency-Key.'
@@ -62,18 +68,19 @@ export const INTERNAL = new Problem(500, "Internal error. The server's log has d
 export function problemFor(error: Error, c: Context<Env>): Problem {
   if (error instanceof Problem) return error
   if (error instanceof HTTPException) return new Problem(error.status, error.message)
-  const entry = { err: error, requestId: c.get('requestId'), method: c.req.method, path: c.req.path }
+  const entry = { error: describeError(error) }
   if (error instanceof DatabaseUnavailable) {
-    c.get('log').debug(entry, 'database unavailable')
+    logLine(c, 'warn', entry, 'request failed: database unavailable')
     const mayHaveChanged = error.reached === 'lost' && !['GET', 'HEAD'].includes(c.req.method)
-    return unavailableProblem(mayHaveChanged ? LOST : undefined)
+    return unavailableProblem('database', mayHaveChanged ? LOST : undefined)
   }
-  c.get('log').error(entry, 'request failed')
+  logLine(c, 'error', entry, 'request failed')
   return INTERNAL
 }
 
 export const onError: ErrorHandler<Env> = (error, c) => {
   const problem = problemFor(error, c)
+  c.set('refusal', problem.options.refusal)
   const body = problemJson(problem, c.req.url, c.get('requestId'))
   return answer(c, body, problem.status, { ...PROBLEM_HEADERS, ...problem.options.headers })
 }

@@ -1,0 +1,89 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import * as otel from '@opentelemetry/api'
+import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
+import * as resources from '@opentelemetry/resources'
+import * as sdk from '@opentelemetry/sdk-trace'
+import { createMiddleware } from 'hono/factory'
+import packageJson from '../../package.json' with { type: 'json' }
+import type { StatementEnd } from '../db/pool.ts'
+import { type Env, methodOf, routeOf } from '../http/env.ts'
+import { parseTraceparent } from '../http/trace-context.ts'
+import { requestSpans } from '../spans.ts'
+import { statementName } from './statement-name.ts'
+
+/** Spans that are left are sent for no longer than this when the process stops. */
+const FLUSH_TIMEOUT_MS = 2000
+
+const { name, version } = packageJson
+const own = { 'service.name': name, 'service.version': version }
+const environment = { detectors: [resources.resourceAttributesEnvDetector, resources.serviceNameEnvDetector] }
+
+/** Where spans come from. What OpenTelemetry's variables say comes before what we say. */
+const resourceOf = () =>
+  resources.defaultResource().merge(resources.resourceFromAttributes(own)).merge(resources.detectResources(environment))
+
+function end(span: otel.Span, errorType: string | undefined, time?: number) {
+  if (errorType) span.setAttribute('error.type', errorType).setStatus({ code: otel.SpanStatusCode.ERROR })
+  span.end(time)
+}
+
+const isSampled = (span: otel.Span) => (span.spanContext().traceFlags & otel.TraceFlags.SAMPLED) !== 0
+
+/**
+ * Makes a span of each request and of each statement, and sends them to the collector that OpenTelemetry's variables name.
+ * They hold nothing that a client may choose freely, such as a path or a header. No request waits for the collector.
+ * @param ratio the share of traces that are recorded
+ * @param parentBased whether the caller decides instead, if it sent a `traceparent`
+ * @param onLost is called when the collector did not take spans
+ */
+export function startTracing({ ratio, parentBased }: { ratio: number; parentBased: boolean }, onLost: () => void) {
+  const ignore = () => {}
+  const logger = { error: onLost, warn: onLost, info: ignore, debug: ignore, verbose: ignore }
+  otel.diag.setLogger(logger, otel.DiagLogLevel.WARN)
+  const root = new sdk.TraceIdRatioBasedSampler(ratio)
+  const provider = new sdk.TracerProvider({
+    resource: resourceOf(),
+    sampler: parentBased ? new sdk.ParentBasedSampler({ root }) : root,
+    spanProcessors: [new sdk.BatchSpanProcessor({ exporter: new OTLPTraceExporter() })],
+  })
+  const tracer = provider.getTracer(name)
+  const within = (parent: otel.SpanContext) => otel.trace.setSpanContext(otel.ROOT_CONTEXT, parent)
+
+  const middleware = createMiddleware<Env>(async function traceRequest(c, next) {
+    const parent = parseTraceparent(c.req.header('traceparent'))
+    const attributes = { 'http.request.method': methodOf(c), 'url.scheme': 'http' }
+    const context = parent ? within({ ...parent, isRemote: true }) : otel.ROOT_CONTEXT
+    const span = tracer.startSpan(methodOf(c), { kind: otel.SpanKind.SERVER, attributes }, context)
+    c.set('trace', span.spanContext())
+    await requestSpans.run([span], next)
+    const [route, status] = [routeOf(c), c.res.status]
+    span.updateName(`${methodOf(c)} ${route}`.trimEnd())
+    span.setAttributes({ 'http.route': route, 'http.response.status_code': status })
+    end(span, status >= 500 ? String(status) : undefined)
+  })
+
+  /** A statement belongs to the first request that shared it. The others are linked to it. */
+  function onStatement({ text, start, spans, errorType }: StatementEnd) {
+    const [first, ...others] = spans.filter(isSampled)
+    if (!first) return
+    const { operation, table } = statementName(text)
+    const what = { 'db.operation.name': operation, 'db.collection.name': table, 'db.query.text': text }
+    // Not by performance.now(), which the clock of the machine leaves behind.
+    const endTime = Date.now()
+    const startTime = endTime - (performance.now() - start)
+    const attributes = { 'db.system.name': 'postgresql', ...what }
+    const options = { kind: otel.SpanKind.CLIENT, startTime, attributes }
+    const span = tracer.startSpan(`${operation} ${table}`, options, within(first.spanContext()))
+    for (const other of others) other.addLink({ context: span.spanContext() })
+    end(span, errorType, endTime)
+  }
+
+  /** Sends the spans that are left, for at most `timeoutMs`. */
+  async function stop(timeoutMs: number) {
+    const sent = provider.shutdown().then(() => true)
+    const timeout = sleep(Math.min(timeoutMs, FLUSH_TIMEOUT_MS), false)
+    if (!(await Promise.race([sent, timeout]).catch(() => false))) onLost()
+  }
+
+  return { middleware, onStatement, stop }
+}

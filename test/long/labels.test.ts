@@ -1,0 +1,35 @@
+import { expect, test } from 'vitest'
+import { createApp } from '../../src/app.ts'
+import { parseConfig } from '../../src/config.ts'
+import { createLog } from '../../src/http/log.ts'
+import { createMetrics } from '../../src/telemetry/metrics.ts'
+import { createUserStore } from '../../src/users/store.ts'
+import { createTestPool } from '../database.ts'
+
+const METHODS = ['GET', 'HEAD', 'DELETE', 'OPTIONS', 'PROPFIND', 'SUBSCRIBE']
+
+test('100,000 random paths, methods and hosts add no series', async () => {
+  const db = await createTestPool()
+  const metrics = createMetrics()
+  const app = createApp({
+    ...parseConfig({}).app,
+    telemetry: [metrics.middleware],
+    users: createUserStore(db),
+    log: createLog({ level: 'silent' }),
+    stopping: new AbortController().signal,
+    ready: async () => {},
+  })
+  const seriesAfter = async (count: number) => {
+    for (let i = 0; i < count; i++) {
+      const [word, method] = [Math.random().toString(36).slice(2), METHODS[i % METHODS.length] ?? 'GET']
+      const path = [`/${word}`, `/users/${word}`, `/${word}/${i}?${word}=${i}`, `/users/x%22${word}`][(i >> 3) % 4]
+      await app.request(`http://${word}.example${path}`, { method: i % 7 === 0 ? `X${word}` : method })
+    }
+    const text = await (await metrics.app(db).request('/metrics')).text()
+    return [...text.matchAll(/^http_server_request_duration_seconds_count.*(?= )/gm)].map(([line]) => line).sort()
+  }
+  const first = await seriesAfter(1000)
+  expect(first.length).toBeLessThan(30)
+  expect(await seriesAfter(100_000)).toEqual(first)
+  await db.close()
+})
