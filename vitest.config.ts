@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config'
 
 // What the shell has set for other programs is kept from the tests and from what they start.
-const FOREIGN = /^(PG[A-Z]+|FORCE_COLOR|NO_COLOR|NODE_OPTIONS|NODE_USE_ENV_PROXY|(https?|all|no)_proxy)$/i
+const FOREIGN = /^(PG[A-Z]+|OTEL_[A-Z_]+|FORCE_COLOR|NO_COLOR|NODE_OPTIONS|NODE_USE_ENV_PROXY|(https?|all|no)_proxy)$/i
 for (const name of Object.keys(process.env)) if (FOREIGN.test(name)) delete process.env[name]
 
 /** Each takes as long as the rest of its folder: `npm run test:long` runs them. */

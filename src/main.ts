@@ -51,8 +51,8 @@ async function serve() {
     ...config.database,
     applicationName: 'users-api',
     onBatch: metrics?.onBatch,
-    onStatement(end) {
-      for (const { onStatement } of telemetry) onStatement(end)
+    onStatement(...end) {
+      for (const { onStatement } of telemetry) onStatement(...end)
     },
     onChange(of, failure) {
       if (failure) log.warn(describeError(failure), `${of} unavailable`)

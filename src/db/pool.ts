@@ -16,16 +16,13 @@ import {
   unavailable,
 } from './unavailable.ts'
 
-/** A statement that was answered, or whose answer was lost. */
-export type StatementEnd = {
-  text: string
-  /** When it was sent, a time of performance.now(). */
-  start: number
-  /** Those of the requests that it was for. */
-  spans: readonly Span[]
-  /** SQLSTATE where PostgreSQL refused it, 'lost' where no answer came. */
-  errorType: string | undefined
-}
+/**
+ * Told of a statement that was answered, or whose answer was lost, in its way.
+ * @param start when it was sent, a time of performance.now()
+ * @param spans those of the requests that it was for
+ * @param errorType SQLSTATE where PostgreSQL refused it, 'lost' where no answer came
+ */
+export type OnStatement = (text: string, start: number, spans: readonly Span[], errorType: string | undefined) => void
 
 /** What a statement is for. It decides which connections it may take. */
 export type Use = 'read' | 'write' | 'stream'
@@ -38,8 +35,7 @@ export type PoolOptions = {
   /** The deadline of a statement, in ms. PostgreSQL's own time-outs are shares of it. */
   deadlineMs: number
   onChange?: OnChange
-  /** Called after each statement, in its way. */
-  onStatement?: ((end: StatementEnd) => void) | undefined
+  onStatement?: OnStatement
   /** Called when `size` requests are about to share a statement of a gather. */
   onBatch?: ((gather: 'gets' | 'pages' | 'inserts', size: number) => void) | undefined
 }
@@ -227,7 +223,7 @@ export function createPool(options: PoolOptions) {
   async function send(link: Link, work: Work) {
     const start = performance.now()
     Object.assign(link, { work, since: start })
-    const end = (errorType?: string) => options.onStatement?.({ text: work.text, start, spans: work.spans, errorType })
+    const end = (errorType?: string) => options.onStatement?.(work.text, start, work.spans, errorType)
     try {
       const rows = await run(link.connection, work.text, work.parameters)
       end()

@@ -1,7 +1,7 @@
 import { Hono } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { Pool, StatementEnd } from '../db/pool.ts'
+import type { OnStatement, Pool } from '../db/pool.ts'
 import { type Env, methodOf, routeOf } from '../http/env.ts'
 import descriptions from './metrics.json' with { type: 'json' }
 import { createHistogram, metricText, type Samples } from './prometheus.ts'
@@ -44,7 +44,7 @@ export function createMetrics() {
     if (refusal) refused[refusal] = (refused[refusal] ?? 0) + 1
   })
 
-  function onStatement({ text, start, errorType }: StatementEnd) {
+  const onStatement: OnStatement = (text, start, _spans, errorType) => {
     const { operation, table } = statementName(text)
     const labels = `db_system_name="postgresql",db_operation_name="${operation}",db_collection_name="${table}",`
     const error = errorType ? `error_type="${errorType}",` : ''

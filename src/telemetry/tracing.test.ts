@@ -168,3 +168,16 @@ test('nothing of OpenTelemetry is loaded unless it is asked for', async () => {
     expect(start.includes(part), part).toBe(false)
   }
 })
+
+test('requests that gave up before the answer are spans of 503, and none is told of as lost', async () => {
+  const api = await traced({ DEADLINE_MS: '500' })
+  await database.sql.begin(async (transaction) => {
+    await transaction`lock table users in access exclusive mode`
+    const answers = Array.from({ length: 20 }, (_, i) => fetch(`${api.url}/users/${i + 1}`))
+    expect(new Set((await Promise.all(answers)).map(({ status }) => status))).toEqual(new Set([503]))
+  })
+  const spans = await api.spans()
+  const failed = requests(spans).filter(({ attributes }) => attributes['error.type'] === '503')
+  expect(failed).toHaveLength(20)
+  expect(api.output()).not.toContain('spans were lost')
+})

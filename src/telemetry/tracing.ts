@@ -5,7 +5,7 @@ import * as resources from '@opentelemetry/resources'
 import * as sdk from '@opentelemetry/sdk-trace'
 import { createMiddleware } from 'hono/factory'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { StatementEnd } from '../db/pool.ts'
+import type { OnStatement } from '../db/pool.ts'
 import { type Env, methodOf, routeOf } from '../http/env.ts'
 import { parseTraceparent } from '../http/trace-context.ts'
 import { requestSpans } from '../spans.ts'
@@ -63,7 +63,7 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
   })
 
   /** A statement belongs to the first request that shared it. The others are linked to it. */
-  function onStatement({ text, start, spans, errorType }: StatementEnd) {
+  const onStatement: OnStatement = (text, start, spans, errorType) => {
     const [first, ...others] = spans.filter(isSampled)
     if (!first) return
     const { operation, table } = statementName(text)
@@ -74,7 +74,8 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
     const attributes = { 'db.system.name': 'postgresql', ...what }
     const options = { kind: otel.SpanKind.CLIENT, startTime, attributes }
     const span = tracer.startSpan(`${operation} ${table}`, options, within(first.spanContext()))
-    for (const other of others) other.addLink({ context: span.spanContext() })
+    // A request that did not wait for the answer has ended.
+    for (const other of others.filter((each) => each.isRecording())) other.addLink({ context: span.spanContext() })
     end(span, errorType, endTime)
   }
 
