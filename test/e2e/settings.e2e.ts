@@ -5,6 +5,7 @@ import {
   apiPods,
   apply,
   get,
+  hurry,
   type KubernetesObject,
   kubectl,
   node,
@@ -38,6 +39,7 @@ test('a changed setting rolls the API pods, by the hash in the name of the Confi
     'overlays/gke',
     'configMapGenerator: [{name: users-api, namespace: users, behavior: merge, literals: [LOG_LEVEL=warn, DRAIN_DELAY_MS=4000]}]',
   )
+  await hurry()
   await settled()
   await allGone()
   expect((await load.stop('setting changed')).failures).toEqual([])
