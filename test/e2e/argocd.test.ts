@@ -202,6 +202,8 @@ beforeAll(async () => {
   }
   edit(`${GKE}/kustomization.yaml`, /newName: .*/, `newName: ${nameOf(image)}`)
   edit(`${MINIKUBE}/kustomization.yaml`, /newTag: .*/, `newName: ${nameOf(image)}\n    newTag: ${tagOf(image)}`)
+  // A minute less for each rollout, as in the end-to-end tests.
+  edit(`${GKE}/deployment.yaml`, /minReadySeconds: 15/, 'minReadySeconds: 0')
   await push('the working tree')
 })
 
