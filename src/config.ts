@@ -15,10 +15,8 @@ const DAY_MS = 86_400_000
 const ANSWER_MARGIN_MS = 200
 const milliseconds = (fallback: number, meaning: string) => integer(0, DAY_MS).default(fallback).describe(meaning)
 
-const share = z
-  .string()
-  .regex(/^(1|0|0?\.\d+)$/, 'must be a number from 0 to 1')
-  .transform(Number)
+const SHARE = /^(1|0|0?\.\d+)$/
+const share = z.string().regex(SHARE, 'must be a number from 0 to 1').transform(Number)
 
 const oneOf = <const T extends readonly string[]>(values: T) => z.enum(values, `must be one of ${values.join(', ')}`)
 
@@ -36,9 +34,8 @@ const readBy = <T>(read: (text: string) => T) =>
 const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, ''))
 
 const url = z.url({ protocol: /^https?$/, error: 'must be a URL with http or https' })
-const sampler = z
-  .string()
-  .regex(/^(parentbased_)?(always_on|always_off|traceidratio)$/, 'must be like parentbased_traceidratio')
+const RATIO_SAMPLERS = ['always_on', 'always_off', 'traceidratio'] as const
+const SAMPLERS = [...RATIO_SAMPLERS, ...RATIO_SAMPLERS.map((name) => `parentbased_${name}` as const)]
 
 /** Every setting: its name in the environment, its default, its unit and its meaning. */
 const Settings = z.object({
@@ -91,9 +88,9 @@ const Settings = z.object({
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: url.optional().describe('The same, with the whole path'),
   OTEL_EXPORTER_OTLP_PROTOCOL: z.string().default('http/json').describe('http/json is the only one'),
   OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: z.string().optional().describe('The same, for spans alone'),
-  OTEL_TRACES_SAMPLER: sampler.default('parentbased_always_on').describe('How traces are chosen'),
+  OTEL_TRACES_SAMPLER: oneOf(SAMPLERS).default('parentbased_always_on').describe('How traces are chosen'),
   OTEL_TRACES_SAMPLER_ARG: share.default(1).describe('Share of the traces that a traceidratio sampler takes'),
-  OTEL_SDK_DISABLED: z.string().default('false').describe('true for no spans at all'),
+  OTEL_SDK_DISABLED: z.stringbool('must be true or false').default(false).describe('true for no spans at all'),
 })
 
 /** Settings that must not be more than others, unless those are 0, and why. */
@@ -118,7 +115,7 @@ export class ConfigError extends Error {}
 /** Which traces are recorded; undefined for none. */
 function tracingOf(s: z.output<typeof Settings>) {
   const endpoint = s.OTEL_EXPORTER_OTLP_TRACES_ENDPOINT ?? s.OTEL_EXPORTER_OTLP_ENDPOINT
-  if (!endpoint || s.OTEL_SDK_DISABLED.toLowerCase() === 'true') return undefined
+  if (!endpoint || s.OTEL_SDK_DISABLED) return undefined
   if ((s.OTEL_EXPORTER_OTLP_TRACES_PROTOCOL ?? s.OTEL_EXPORTER_OTLP_PROTOCOL) !== 'http/json') {
     throw new ConfigError('OTEL_EXPORTER_OTLP_PROTOCOL must be http/json, which collectors take on port 4318.')
   }

@@ -41,19 +41,12 @@ async function serve() {
     await endOutput(output)
     process.exit(1)
   })
-  // Loaded only where it is asked for: a start without it does not pay for it.
-  const isMeasured = config.METRICS_PORT !== undefined
-  const metrics = isMeasured ? (await import('./telemetry/metrics.ts')).createMetrics() : undefined
+  // What is not asked for is not loaded: a start does not pay for it.
   const onLost = () => log.warn('spans were lost')
   const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
-  const telemetry = [metrics, tracing].filter((each) => each !== undefined)
   const database = createPool({
     ...config.database,
     applicationName: 'users-api',
-    onBatch: metrics?.onBatch,
-    onStatement(...end) {
-      for (const { onStatement } of telemetry) onStatement(...end)
-    },
     onChange(of, failure) {
       if (failure) log.warn(describeError(failure), `${of} unavailable`)
       else log.info(`${of} available`)
@@ -62,19 +55,23 @@ async function serve() {
   const ready = createReadiness(database, [users], (reason) =>
     log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )
-  const around = { telemetry: telemetry.map(({ middleware }) => middleware) }
-  const app = createApp({ ...config.app, ...around, users: createUserStore(database), log, stopping, ready })
+  const trace = tracing?.middleware
+  const app = createApp({ ...config.app, trace, users: createUserStore(database), log, stopping, ready })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
   await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])
+  const serveMetrics = async (PORT: number) => {
+    const { createMetrics } = await import('./telemetry/metrics.ts')
+    return startServer({ ...config, PORT, fetch: createMetrics(database).fetch, stopping })
+  }
+  const metricsPort = stopping.aborted ? undefined : config.METRICS_PORT
+  const metrics = metricsPort === undefined ? undefined : await serveMetrics(metricsPort)
   const server = stopping.aborted ? undefined : await startServer({ ...config, fetch: app.fetch, stopping })
-  const { fetch } = metrics?.app(database) ?? {}
-  const scraped = server && fetch && (await startServer({ ...config, PORT: config.METRICS_PORT ?? 0, fetch, stopping }))
-  if (server) log.info({ metricsPort: scraped?.port, port: server.port }, 'listening')
+  if (server) log.info({ metricsPort: metrics?.port, port: server.port }, 'listening')
   await stopAsked
   log.info({ signal: stopping.reason }, 'stopping')
   const until = performance.now() + config.SHUTDOWN_TIMEOUT_MS
-  await Promise.all([server?.stop(), scraped?.stop()])
+  await Promise.all([server?.stop(), metrics?.stop()])
   await database.close(Math.max(0, until - performance.now()))
   await tracing?.stop(Math.max(0, until - performance.now()))
   log.info('stopped')

@@ -1,4 +1,4 @@
-import { requestSpans } from '../spans.ts'
+import { requestSpans } from '../events.ts'
 import { NO_ANSWER, TOO_LATE } from './unavailable.ts'
 
 export type GatherOptions<Item, Result> = {

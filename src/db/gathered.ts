@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { events } from '../events.ts'
 import { gather } from './gather.ts'
 import { type Pool, runner } from './pool.ts'
 import { arrayText, type Run } from './statement.ts'
@@ -21,7 +22,7 @@ export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise
     maxInFlight: 2,
     maxWeight: 100,
     async run(ids, until) {
-      db.onBatch?.('gets', ids.length)
+      events.emit('batch', 'gets', ids.length)
       const found = await find(runner(db, 'read', until), arrayText(ids))
       return ids.map((id) => found.get(id))
     },
@@ -44,7 +45,7 @@ export function gatherPages<Page, Row extends { id: number }>(
     maxWeight: 4000,
     weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
     run(pages, until) {
-      db.onBatch?.('pages', pages.length)
+      events.emit('batch', 'pages', pages.length)
       const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
       return list(runner(db, 'read', until), { after: arrayText(after), limit: arrayText(limit) })
     },
@@ -95,7 +96,7 @@ export function gatherInserts<Row, Inserted>(
     maxInFlight: 1,
     maxWeight: 200,
     async run(rows, until) {
-      db.onBatch?.('inserts', rows.length)
+      events.emit('batch', 'inserts', rows.length)
       const run = runner(db, 'write', until)
       // To skip, PostgreSQL looks for each key twice: that is half as much work again.
       const skip = rows.length === 1 || performance.now() < conflictsUntil

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Span } from '@opentelemetry/api'
 import postgres from 'postgres'
-import { requestSpans } from '../spans.ts'
+import { events, requestSpans } from '../events.ts'
 import type { Address } from './address.ts'
 import { createAvailability, type OnChange } from './availability.ts'
 import { type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
@@ -16,14 +16,6 @@ import {
   unavailable,
 } from './unavailable.ts'
 
-/**
- * Told of a statement that was answered, or whose answer was lost, in its way.
- * @param start when it was sent, a time of performance.now()
- * @param spans those of the requests that it was for
- * @param errorType SQLSTATE where PostgreSQL refused it, 'lost' where no answer came
- */
-export type OnStatement = (text: string, start: number, spans: readonly Span[], errorType: string | undefined) => void
-
 /** What a statement is for. It decides which connections it may take. */
 export type Use = 'read' | 'write' | 'stream'
 
@@ -35,9 +27,6 @@ export type PoolOptions = {
   /** The deadline of a statement, in ms. PostgreSQL's own time-outs are shares of it. */
   deadlineMs: number
   onChange?: OnChange
-  onStatement?: OnStatement
-  /** Called when `size` requests are about to share a statement of a gather. */
-  onBatch?: ((gather: 'gets' | 'pages' | 'inserts', size: number) => void) | undefined
 }
 
 export type Pool = ReturnType<typeof createPool>
@@ -221,9 +210,9 @@ export function createPool(options: PoolOptions) {
   }
 
   async function send(link: Link, work: Work) {
-    const start = performance.now()
-    Object.assign(link, { work, since: start })
-    const end = (errorType?: string) => options.onStatement?.(work.text, start, work.spans, errorType)
+    Object.assign(link, { work, since: performance.now() })
+    const end = (errorType?: string) =>
+      events.emit('statement', work.text, performance.now() - link.since, work.spans, errorType)
     try {
       const rows = await run(link.connection, work.text, work.parameters)
       end()
@@ -313,12 +302,11 @@ export function createPool(options: PoolOptions) {
     deadlineMs,
     /** Whether reads or writes are under way now. */
     busy: () => running('read') + running('write') > 0,
-    onBatch: options.onBatch,
     /** Whether the database answers, its connections by what they do, and the statements that wait for one. */
     state() {
-      const [free, waits] = [idle().length, USES.map((use) => waiting[use].size)]
+      const [free, waits] = [idle().length, USES.flatMap((use) => [...waiting[use]])]
       const up = links.size > 0 && !database.failure()
-      return { up, used: links.size - free, idle: free, max: connections, waiting: waits.reduce((a, b) => a + b) }
+      return { up, used: links.size - free, idle: free, max: connections, waiting: waits.length }
     },
     /** Why nothing can be asked now. */
     failure: database.failure,

@@ -7,8 +7,8 @@ import { answerOtherMethods } from './methods.ts'
 import { notFound, onError, unavailableProblem } from './problem.ts'
 
 export type BaseOptions = RequestLogOptions & {
-  /** What measures and traces requests, around all that they pass. */
-  telemetry?: readonly MiddlewareHandler<Env>[]
+  /** Makes spans of requests, around all that they pass. */
+  trace?: MiddlewareHandler<Env> | undefined
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
   ready(): Promise<void>
   /** Aborted when this process is about to stop. */
@@ -23,10 +23,9 @@ export type BaseOptions = RequestLogOptions & {
  * What every request passes before it comes to a resource. Before that, `/livez` for "restart me", and `/readyz` for
  * "send me requests": only the second asks the database, or its failure would restart every pod.
  */
-export function baseApp({ ready, stopping, deadlineMs, maxBodyBytes, maxRequests, ...options }: BaseOptions) {
-  const app = new Hono<Env>().use(requestLog(options))
-  for (const middleware of options.telemetry ?? []) app.use(middleware)
-  return app
+export const baseApp = ({ trace, ready, stopping, deadlineMs, maxBodyBytes, maxRequests, ...options }: BaseOptions) =>
+  new Hono<Env>()
+    .use(...(trace ? [trace] : []), requestLog(options))
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
       if (stopping.aborted) throw unavailableProblem('stopping', 'This process is stopping.')
@@ -35,7 +34,6 @@ export function baseApp({ ready, stopping, deadlineMs, maxBodyBytes, maxRequests
     })
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests, deadlineMs))
-}
 
 /** Answers what no resource does: other methods, other paths, and errors. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {

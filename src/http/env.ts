@@ -2,8 +2,6 @@ import type { HttpBindings } from '@hono/node-server'
 import type { Context } from 'hono'
 import { routePath } from 'hono/route'
 import type { Logger } from 'pino'
-import type { Refusal } from './problem.ts'
-import type { TraceContext } from './trace-context.ts'
 
 /** What every handler finds in its context. */
 export type Env = {
@@ -12,12 +10,6 @@ export type Env = {
     requestId: string
     /** Not of this request alone: `logLine` adds what names it. */
     log: Logger
-    /** Its own span, if it has one. */
-    trace: TraceContext | undefined
-    /** Counts the streams under way, where they are measured. */
-    onStream: ((change: 1 | -1) => void) | undefined
-    /** Why it got a 503. */
-    refusal: Refusal | undefined
     /** Its deadline, a time of performance.now(). */
     until: number
     /** The bytes of the body, where the method has one. */

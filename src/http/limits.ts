@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import { createMiddleware } from 'hono/factory'
+import { events, type Limited } from '../events.ts'
 import type { Env } from './env.ts'
-import { Problem, type Refusal, unavailableProblem } from './problem.ts'
+import { Problem, unavailableProblem } from './problem.ts'
 
 /** Bodies up to the limit of headers are not counted: every connection may hold one. */
 const SMALL_BODY_BYTES = 16 * 1024
@@ -11,15 +12,17 @@ const LARGE_BODIES_MAX = 64
 const DROP_MS = 1000
 
 /** Runs what it is given while fewer than `max` others run, else throws a 503. */
-export function limit(max: number, refusal: Refusal, detail: string) {
+export function limit(max: number, what: Limited, detail: string) {
   let running = 0
   return async function limited<T>(run: () => Promise<T>): Promise<T> {
-    if (running >= max) throw unavailableProblem(refusal, detail)
+    if (running >= max) throw unavailableProblem(what, detail)
     running++
+    events.emit('underWay', what, 1)
     try {
       return await run()
     } finally {
       running--
+      events.emit('underWay', what, -1)
     }
   }
 }

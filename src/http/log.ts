@@ -2,15 +2,17 @@ import { fstatSync } from 'node:fs'
 import { Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { isatty } from 'node:tty'
+import type { SpanContext } from '@opentelemetry/api'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import { type Logger, pino } from 'pino'
 import postgres from 'postgres'
 import sonicBoom from 'sonic-boom'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
+import { events, requestSpans } from '../events.ts'
 import { type Env, methodOf, routeOf } from './env.ts'
 import { requestIdOf } from './request-id.ts'
-import { parseTraceparent, type TraceContext } from './trace-context.ts'
+import { parseTraceparent } from './trace-context.ts'
 
 const STDOUT = 1
 
@@ -45,7 +47,7 @@ const SEVERITIES: Record<string, string> = { fatal: 'CRITICAL', warn: 'WARNING',
 const GOOGLE = 'logging.googleapis.com'
 
 /** The trace of a line, by the names of OpenTelemetry or of Google Cloud's structured logs. */
-function traceFields({ traceId, spanId, traceFlags }: TraceContext, isGoogle: boolean): object {
+function traceFields({ traceId, spanId, traceFlags }: SpanContext, isGoogle: boolean): object {
   if (!isGoogle) return { trace_id: traceId, span_id: spanId, trace_flags: traceFlags }
   const isSampled = (traceFlags & 1) === 1
   return { [`${GOOGLE}/trace`]: traceId, [`${GOOGLE}/spanId`]: spanId, [`${GOOGLE}/trace_sampled`]: isSampled }
@@ -58,7 +60,6 @@ function readable(line: string): string {
   return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg}${words.join('')}\n`
 }
 
-type Line = { trace?: TraceContext }
 type LogOptions = { level: (typeof LOG_LEVELS)[number]; format?: (typeof LOG_FORMATS)[number] }
 
 /** One line an event. Lines that are lost are counted, and told of as soon as writing works again. */
@@ -73,7 +74,7 @@ export function createLog({ level, format = 'json' }: LogOptions, output = openO
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: {
         level: (name) => (isGoogle ? { severity: SEVERITIES[name] ?? name.toUpperCase() } : { level: name }),
-        log: ({ trace, ...rest }: Line) => ({ ...rest, ...(trace && traceFields(trace, isGoogle)) }),
+        log: ({ trace, ...rest }: { trace?: SpanContext }) => ({ ...rest, ...(trace && traceFields(trace, isGoogle)) }),
       },
     },
     isReadable ? { write: (line: string) => void output.write(readable(line)) } : output,
@@ -89,7 +90,7 @@ export function createLog({ level, format = 'json' }: LogOptions, output = openO
 
 /** Writes a line of a request. It names the request and its trace, with nothing else that a client may choose freely. */
 export function logLine(c: Context<Env>, level: 'info' | 'warn' | 'error', fields: object, message: string) {
-  const trace = c.get('trace') ?? parseTraceparent(c.req.header('traceparent'))
+  const trace = requestSpans.getStore()?.[0]?.spanContext() ?? parseTraceparent(c.req.header('traceparent'))
   const request = { requestId: c.get('requestId'), method: methodOf(c), route: routeOf(c) }
   c.get('log')[level]({ ...request, ...fields, trace }, message)
 }
@@ -123,8 +124,14 @@ export const requestLog = ({ log, slowRequestMs, logRequests }: RequestLogOption
     c.set('requestId', requestIdOf(c.req.header('x-request-id')))
     c.set('log', log)
     await next()
-    const ms = Math.round(performance.now() - start)
+    const ms = performance.now() - start
+    events.emit('answered', c, ms)
     const isSlow = slowRequestMs > 0 && ms >= slowRequestMs
     if (!isSlow && Math.random() >= logRequests) return
-    logLine(c, isSlow ? 'warn' : 'info', { status: c.res.status, ms }, isSlow ? 'slow request' : 'request')
+    logLine(
+      c,
+      isSlow ? 'warn' : 'info',
+      { status: c.res.status, ms: Math.round(ms) },
+      isSlow ? 'slow request' : 'request',
+    )
   })

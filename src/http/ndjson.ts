@@ -36,10 +36,8 @@ async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
     }
   }
   c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
-  c.get('onStream')?.(1)
   // Rejects when the client hangs up: nobody is left to be told.
   await pipeline(body, c.env.outgoing).catch(() => {})
-  c.get('onStream')?.(-1)
   return RESPONSE_ALREADY_SENT
 }
 

@@ -3,6 +3,7 @@ import type { Context, ErrorHandler, NotFoundHandler } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
+import { events, type Refusal } from '../events.ts'
 import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 import { describeError, logLine } from './log.ts'
@@ -16,9 +17,6 @@ export type ProblemOptions = {
   /** Why a 503 was given, for the metrics. */
   refusal?: Refusal
 }
-
-/** Too many requests, large bodies or streams, a process that stops, or a database that cannot be asked. */
-export type Refusal = 'requests' | 'bodies' | 'streams' | 'stopping' | 'database'
 
 /** Thrown anywhere under the app to answer with problem details. */
 export class Problem extends Error {
@@ -80,7 +78,7 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
 
 export const onError: ErrorHandler<Env> = (error, c) => {
   const problem = problemFor(error, c)
-  c.set('refusal', problem.options.refusal)
+  if (problem.options.refusal) events.emit('refused', problem.options.refusal)
   const body = problemJson(problem, c.req.url, c.get('requestId'))
   return answer(c, body, problem.status, { ...PROBLEM_HEADERS, ...problem.options.headers })
 }

@@ -9,7 +9,7 @@ test.each([
   [`cc-${TRACE_ID}-${SPAN_ID}-03`, 3],
   [`cc-${TRACE_ID}-${SPAN_ID}-01-more`, 1],
 ])('%s is taken', (header, traceFlags) => {
-  expect(parseTraceparent(header)).toEqual({ traceId: TRACE_ID, spanId: SPAN_ID, traceFlags })
+  expect(parseTraceparent(header)).toEqual({ traceId: TRACE_ID, spanId: SPAN_ID, traceFlags, isRemote: true })
 })
 
 test.each([

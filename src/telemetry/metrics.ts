@@ -1,8 +1,8 @@
 import { Hono } from 'hono'
-import { createMiddleware } from 'hono/factory'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { OnStatement, Pool } from '../db/pool.ts'
-import { type Env, methodOf, routeOf } from '../http/env.ts'
+import type { Pool } from '../db/pool.ts'
+import { events, type Refusal } from '../events.ts'
+import { methodOf, routeOf } from '../http/env.ts'
 import descriptions from './metrics.json' with { type: 'json' }
 import { createHistogram, metricText, type Samples } from './prometheus.ts'
 import { statementName } from './statement-name.ts'
@@ -11,19 +11,37 @@ import { statementName } from './statement-name.ts'
 const DELAY_INTERVAL_MS = 100
 const BUILD = `{name="${packageJson.name}",version="${packageJson.version}",node="${process.version}"}`
 
-/** Measures requests, statements and this process for Prometheus. Nothing that a client may choose freely becomes a label. */
-export function createMetrics() {
+/** Samples of a metric that has one label. */
+const by = (label: string, values: Record<string, number>): Samples =>
+  Object.fromEntries(Object.entries(values).map(([value, sample]) => [`{${label}="${value}"}`, sample]))
+const metric = (name: keyof typeof descriptions, samples: Samples) => metricText(name, descriptions[name], samples)
+
+/**
+ * Answers `/metrics` for Prometheus, with what it measures from now on of requests, statements and this process. Nothing
+ * that a client may choose freely becomes a label.
+ */
+export function createMetrics(pool: Pool) {
   const requests = createHistogram(descriptions.http_server_request_duration_seconds.buckets)
   const statements = createHistogram(descriptions.db_client_operation_duration_seconds.buckets)
   const batches = createHistogram(descriptions.db_client_batch_size.buckets)
   const delays = createHistogram(descriptions.nodejs_eventloop_delay_seconds.buckets)
-  const refused: Samples = {}
-  // Numbers: a set of the requests themselves would cost each of them 20 µs, most of it for the garbage collector.
-  let underWay = 0
-  let streams = 0
-  const onStream = (change: 1 | -1) => {
-    streams += change
-  }
+  const refused: Record<Refusal, number> = { requests: 0, bodies: 0, streams: 0, stopping: 0, database: 0 }
+  const underWay = { requests: 0, bodies: 0, streams: 0 }
+
+  events.on('underWay', (what, change) => {
+    underWay[what] += change
+  })
+  events.on('answered', (c, ms) => {
+    const route = `http_request_method="${methodOf(c)}",http_route="${routeOf(c)}"`
+    requests.observe(`${route},http_response_status_code="${c.res.status}",`, ms / 1000)
+  })
+  events.on('refused', (why) => refused[why]++)
+  events.on('statement', (text, ms, _spans, errorType) => {
+    const { operation, table } = statementName(text)
+    const labels = `db_system_name="postgresql",db_operation_name="${operation}",db_collection_name="${table}",`
+    statements.observe(errorType ? `${labels}error_type="${errorType}",` : labels, ms / 1000)
+  })
+  events.on('batch', (gather, size) => batches.observe(`gather="${gather}",`, size))
 
   let due = performance.now() + DELAY_INTERVAL_MS
   setInterval(() => {
@@ -31,65 +49,32 @@ export function createMetrics() {
     due = performance.now() + DELAY_INTERVAL_MS
   }, DELAY_INTERVAL_MS).unref()
 
-  const middleware = createMiddleware<Env>(async function measureRequest(c, next) {
-    const start = performance.now()
-    underWay++
-    c.set('onStream', onStream)
-    await next()
-    underWay--
-    const route = `http_request_method="${methodOf(c)}",http_route="${routeOf(c)}"`
-    const seconds = (performance.now() - start) / 1000
-    requests.observe(`${route},http_response_status_code="${c.res.status}",`, seconds)
-    const refusal = c.get('refusal') && `{reason="${c.get('refusal')}"}`
-    if (refusal) refused[refusal] = (refused[refusal] ?? 0) + 1
-  })
-
-  const onStatement: OnStatement = (text, start, _spans, errorType) => {
-    const { operation, table } = statementName(text)
-    const labels = `db_system_name="postgresql",db_operation_name="${operation}",db_collection_name="${table}",`
-    const error = errorType ? `error_type="${errorType}",` : ''
-    statements.observe(labels + error, (performance.now() - start) / 1000)
-  }
-
-  function samples(pool: Pool): Record<keyof typeof descriptions, Samples> {
+  function text() {
     const { up, used, idle, max, waiting } = pool.state()
-    const { active, idle: resting } = performance.eventLoopUtilization()
-    const [cpu, memory] = [process.cpuUsage(), process.memoryUsage()]
-    return {
-      http_server_request_duration_seconds: requests.samples(),
-      http_server_active_requests: { '': underWay },
-      http_server_active_streams: { '': streams },
-      http_server_refused_requests_total: refused,
-      db_client_operation_duration_seconds: statements.samples(),
-      db_client_batch_size: batches.samples(),
-      db_up: { '': Number(up) },
-      db_client_connections: { '{state="used"}': used, '{state="idle"}': idle },
-      db_client_connections_max: { '': max },
-      db_client_pending_statements: { '': waiting },
-      nodejs_eventloop_delay_seconds: delays.samples(),
-      nodejs_eventloop_time_seconds_total: { '{state="active"}': active / 1000, '{state="idle"}': resting / 1000 },
-      process_cpu_seconds_total: { '': (cpu.user + cpu.system) / 1e6 },
-      process_resident_memory_bytes: { '': memory.rss },
-      nodejs_heap_size_used_bytes: { '': memory.heapUsed },
-      nodejs_external_memory_bytes: { '': memory.external },
-      process_start_time_seconds: { '': performance.timeOrigin / 1000 },
-      build_info: { [BUILD]: 1 },
-    }
+    const loop = performance.eventLoopUtilization()
+    const cpu = process.cpuUsage()
+    return [
+      metric('http_server_request_duration_seconds', requests.samples()),
+      metric('http_server_active_requests', { '': underWay.requests }),
+      metric('http_server_active_streams', { '': underWay.streams }),
+      metric('http_server_refused_requests_total', by('reason', refused)),
+      metric('db_client_operation_duration_seconds', statements.samples()),
+      metric('db_client_batch_size', batches.samples()),
+      metric('db_up', { '': Number(up) }),
+      metric('db_client_connections', by('state', { used, idle })),
+      metric('db_client_connections_max', { '': max }),
+      metric('db_client_pending_statements', { '': waiting }),
+      metric('nodejs_eventloop_delay_seconds', delays.samples()),
+      metric(
+        'nodejs_eventloop_time_seconds_total',
+        by('state', { active: loop.active / 1000, idle: loop.idle / 1000 }),
+      ),
+      metric('process_cpu_seconds_total', { '': (cpu.user + cpu.system) / 1e6 }),
+      metric('process_resident_memory_bytes', { '': process.memoryUsage.rss() }),
+      metric('process_start_time_seconds', { '': performance.timeOrigin / 1000 }),
+      metric('build_info', { [BUILD]: 1 }),
+    ].join('')
   }
 
-  function text(pool: Pool): string {
-    const now = new Map(Object.entries(samples(pool)))
-    return Object.entries(descriptions)
-      .map(([name, it]) => metricText(name, it, now.get(name) ?? {}))
-      .join('')
-  }
-
-  return {
-    middleware,
-    onStatement,
-    onBatch: (gather: string, size: number) => batches.observe(`gather="${gather}",`, size),
-    /** Answers `/metrics`. */
-    app: (pool: Pool) =>
-      new Hono().get('/metrics', (c) => c.text(text(pool), 200, { 'Content-Type': 'text/plain; version=0.0.4' })),
-  }
+  return new Hono().get('/metrics', (c) => c.text(text(), 200, { 'Content-Type': 'text/plain; version=0.0.4' }))
 }

@@ -5,26 +5,21 @@ export type Samples = Record<string, number>
 
 /** Counts values in buckets, each up to one of `bounds`, by labels such as `method="GET",`. */
 export function createHistogram(bounds: readonly number[]) {
-  const series = new Map<string, { counts: number[]; sum: number }>()
+  const newSeries = () => ({ buckets: bounds.map((bound) => ({ bound, count: 0 })), sum: 0, count: 0 })
+  const series = new Map<string, ReturnType<typeof newSeries>>()
   return {
     observe(labels: string, value: number) {
-      let one = series.get(labels)
-      if (!one) {
-        one = { counts: [], sum: 0 }
-        series.set(labels, one)
-      }
-      let bucket = 0
-      while (value > (bounds[bucket] ?? Number.POSITIVE_INFINITY)) bucket++
-      one.counts[bucket] = (one.counts[bucket] ?? 0) + 1
+      const one = series.get(labels) ?? newSeries()
+      series.set(labels, one)
+      for (const bucket of one.buckets) if (value <= bucket.bound) bucket.count++
       one.sum += value
+      one.count++
     },
     samples() {
       const samples: Samples = {}
-      for (const [labels, { counts, sum }] of series) {
-        let count = 0
-        for (const [bucket, bound] of [...bounds, '+Inf'].entries()) {
-          count += counts[bucket] ?? 0
-          samples[`_bucket{${labels}le="${bound}"}`] = count
+      for (const [labels, { buckets, sum, count }] of series) {
+        for (const bucket of [...buckets, { bound: '+Inf', count }]) {
+          samples[`_bucket{${labels}le="${bucket.bound}"}`] = bucket.count
         }
         Object.assign(samples, { [`_sum{${labels}}`]: sum, [`_count{${labels}}`]: count })
       }

@@ -5,22 +5,18 @@ import * as resources from '@opentelemetry/resources'
 import * as sdk from '@opentelemetry/sdk-trace'
 import { createMiddleware } from 'hono/factory'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { OnStatement } from '../db/pool.ts'
+import { events, requestSpans } from '../events.ts'
 import { type Env, methodOf, routeOf } from '../http/env.ts'
 import { parseTraceparent } from '../http/trace-context.ts'
-import { requestSpans } from '../spans.ts'
 import { statementName } from './statement-name.ts'
 
 /** Spans that are left are sent for no longer than this when the process stops. */
 const FLUSH_TIMEOUT_MS = 2000
 
 const { name, version } = packageJson
-const own = { 'service.name': name, 'service.version': version }
-const environment = { detectors: [resources.resourceAttributesEnvDetector, resources.serviceNameEnvDetector] }
-
-/** Where spans come from. What OpenTelemetry's variables say comes before what we say. */
-const resourceOf = () =>
-  resources.defaultResource().merge(resources.resourceFromAttributes(own)).merge(resources.detectResources(environment))
+const own = resources.resourceFromAttributes({ 'service.name': name, 'service.version': version })
+const { resourceAttributesEnvDetector, serviceNameEnvDetector } = resources
+const given = resources.detectResources({ detectors: [resourceAttributesEnvDetector, serviceNameEnvDetector] })
 
 function end(span: otel.Span, errorType: string | undefined, time?: number) {
   if (errorType) span.setAttribute('error.type', errorType).setStatus({ code: otel.SpanStatusCode.ERROR })
@@ -42,7 +38,8 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
   otel.diag.setLogger(logger, otel.DiagLogLevel.WARN)
   const root = new sdk.TraceIdRatioBasedSampler(ratio)
   const provider = new sdk.TracerProvider({
-    resource: resourceOf(),
+    // What OpenTelemetry's variables say comes before what we say.
+    resource: resources.defaultResource().merge(own).merge(given),
     sampler: parentBased ? new sdk.ParentBasedSampler({ root }) : root,
     spanProcessors: [new sdk.BatchSpanProcessor({ exporter: new OTLPTraceExporter() })],
   })
@@ -52,9 +49,7 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
   const middleware = createMiddleware<Env>(async function traceRequest(c, next) {
     const parent = parseTraceparent(c.req.header('traceparent'))
     const attributes = { 'http.request.method': methodOf(c), 'url.scheme': 'http' }
-    const context = parent ? within({ ...parent, isRemote: true }) : otel.ROOT_CONTEXT
-    const span = tracer.startSpan(methodOf(c), { kind: otel.SpanKind.SERVER, attributes }, context)
-    c.set('trace', span.spanContext())
+    const span = tracer.startSpan(methodOf(c), { kind: otel.SpanKind.SERVER, attributes }, parent && within(parent))
     await requestSpans.run([span], next)
     const [route, status] = [routeOf(c), c.res.status]
     span.updateName(`${methodOf(c)} ${route}`.trimEnd())
@@ -62,29 +57,27 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
     end(span, status >= 500 ? String(status) : undefined)
   })
 
-  /** A statement belongs to the first request that shared it. The others are linked to it. */
-  const onStatement: OnStatement = (text, start, spans, errorType) => {
+  // A statement belongs to the first request that shared it. The others are linked to it.
+  events.on('statement', (text, ms, spans, errorType) => {
     const [first, ...others] = spans.filter(isSampled)
     if (!first) return
     const { operation, table } = statementName(text)
     const what = { 'db.operation.name': operation, 'db.collection.name': table, 'db.query.text': text }
     // Not by performance.now(), which the clock of the machine leaves behind.
     const endTime = Date.now()
-    const startTime = endTime - (performance.now() - start)
     const attributes = { 'db.system.name': 'postgresql', ...what }
-    const options = { kind: otel.SpanKind.CLIENT, startTime, attributes }
+    const options = { kind: otel.SpanKind.CLIENT, startTime: endTime - ms, attributes }
     const span = tracer.startSpan(`${operation} ${table}`, options, within(first.spanContext()))
     // A request that did not wait for the answer has ended.
     for (const other of others.filter((each) => each.isRecording())) other.addLink({ context: span.spanContext() })
     end(span, errorType, endTime)
-  }
+  })
 
   /** Sends the spans that are left, for at most `timeoutMs`. */
   async function stop(timeoutMs: number) {
-    const sent = provider.shutdown().then(() => true)
-    const timeout = sleep(Math.min(timeoutMs, FLUSH_TIMEOUT_MS), false)
-    if (!(await Promise.race([sent, timeout]).catch(() => false))) onLost()
+    const timeout = sleep(Math.min(timeoutMs, FLUSH_TIMEOUT_MS)).then(() => Promise.reject())
+    await Promise.race([provider.shutdown(), timeout]).catch(onLost)
   }
 
-  return { middleware, onStatement, stop }
+  return { middleware, stop }
 }

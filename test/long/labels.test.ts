@@ -10,10 +10,9 @@ const METHODS = ['GET', 'HEAD', 'DELETE', 'OPTIONS', 'PROPFIND', 'SUBSCRIBE']
 
 test('100,000 random paths, methods and hosts add no series', async () => {
   const db = await createTestPool()
-  const metrics = createMetrics()
+  const metrics = createMetrics(db)
   const app = createApp({
     ...parseConfig({}).app,
-    telemetry: [metrics.middleware],
     users: createUserStore(db),
     log: createLog({ level: 'silent' }),
     stopping: new AbortController().signal,
@@ -25,7 +24,7 @@ test('100,000 random paths, methods and hosts add no series', async () => {
       const path = [`/${word}`, `/users/${word}`, `/${word}/${i}?${word}=${i}`, `/users/x%22${word}`][(i >> 3) % 4]
       await app.request(`http://${word}.example${path}`, { method: i % 7 === 0 ? `X${word}` : method })
     }
-    const text = await (await metrics.app(db).request('/metrics')).text()
+    const text = await (await metrics.request('/metrics')).text()
     return [...text.matchAll(/^http_server_request_duration_seconds_count.*(?= )/gm)].map(([line]) => line).sort()
   }
   const first = await seriesAfter(1000)

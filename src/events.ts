@@ -1,0 +1,29 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import { EventEmitter } from 'node:events'
+import type { Span } from '@opentelemetry/api'
+import type { Context } from 'hono'
+
+/** What only so many of may be under way: requests in all, large bodies that arrive, and streams. */
+export type Limited = 'requests' | 'bodies' | 'streams'
+
+/** Why a request got a 503: too many are under way, the process stops, or the database cannot be asked. */
+export type Refusal = Limited | 'stopping' | 'database'
+
+/** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
+export const events = new EventEmitter<{
+  /** More or fewer are under way. */
+  underWay: [what: Limited, change: 1 | -1]
+  /** A request has its answer, `ms` after it came. */
+  answered: [c: Context, ms: number]
+  refused: [why: Refusal]
+  /**
+   * A statement was answered, or its answer was lost, `ms` after it was sent for the requests of these spans. `errorType` is
+   * the SQLSTATE where PostgreSQL refused it, 'lost' where no answer came.
+   */
+  statement: [text: string, ms: number, spans: readonly Span[], errorType: string | undefined]
+  /** So many requests are about to share a statement. */
+  batch: [gather: 'gets' | 'pages' | 'inserts', size: number]
+}>()
+
+/** The spans of the requests that the running code works for. Several where they share a statement; none without tracing. */
+export const requestSpans = new AsyncLocalStorage<readonly Span[]>()
