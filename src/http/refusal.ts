@@ -1,6 +1,15 @@
 import type { Refusal } from '../resource.ts'
 import { Problem } from './problem.ts'
 
+/**
+ * What was done, unless it was refused.
+ * @throws Problem that says why
+ */
+export function done<T extends { version: number }>(noun: string, result: T | Refusal): T {
+  if ('outcome' in result) throw problemOf(noun, result)
+  return result
+}
+
 /** The problem that tells a client why nothing was done; `noun` is the name of what it asked for, such as 'user'. */
 export function problemOf(noun: string, refused: Refusal): Problem {
   switch (refused.outcome) {

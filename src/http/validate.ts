@@ -13,6 +13,12 @@ const cut = (name: string) => (name.length > NAME_MAX_LENGTH ? `${name.slice(0, 
 const pointerOf = (path: readonly PropertyKey[]) =>
   path.map((key) => `/${cut(String(key)).toWellFormed().replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
 
+/** What breaks rules, with a JSON Pointer to each fault. */
+export function invalid(status: 400 | 422, issues: readonly z.core.$ZodIssue[]): Problem {
+  const { errors, detail } = faultsOf(issues)
+  return new Problem(status, detail, { type: 'validation', errors })
+}
+
 /** The first faults, and a sentence that names them and counts the others. */
 function faultsOf(issues: readonly z.core.$ZodIssue[]) {
   const faults = issues.flatMap((issue) =>
@@ -37,7 +43,8 @@ export function unsupported(mediaTypes: string[]): Problem {
   return new Problem(415, `The body must be ${Accept} in UTF-8.`, { headers })
 }
 
-function assertJson(c: Context, mediaTypes: string[]) {
+/** 415 for a body of another media type, and 400 for one that is not UTF-8. */
+export function assertMediaType(c: Context, mediaTypes: string[]) {
   const header = c.req.header('content-type') ?? ''
   const mediaType = header.replace(/;.*/, '').trim().toLowerCase()
   if (!mediaTypes.includes(mediaType) || /;\s*charset=(?!"?utf-?8\b)/i.test(header)) throw unsupported(mediaTypes)
@@ -57,10 +64,10 @@ export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
     target,
     schema,
     (result, c: Context) => {
-      if (target === 'json') assertJson(c, mediaTypes)
+      if (target === 'json') assertMediaType(c, mediaTypes)
       if (result.success) return
-      const { errors, detail } = faultsOf(result.error.issues)
-      throw target === 'json' ? new Problem(422, detail, { type: 'validation', errors }) : new Problem(400, detail)
+      const { issues } = result.error
+      throw target === 'json' ? invalid(422, issues) : new Problem(400, faultsOf(issues).detail)
     },
     // Our schemas wait for nothing, and parse faster when they need not.
     { validationFunction: (schema, value) => schema.safeParse(value) },

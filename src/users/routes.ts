@@ -6,28 +6,22 @@ import { idempotencyOf } from '../http/idempotency.ts'
 import { LIMIT_DEFAULT, nextLink, pageOf } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
 import { PathId } from '../http/path.ts'
-import { problemOf } from '../http/refusal.ts'
+import { done, problemOf } from '../http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../http/validate.ts'
-import type { Refusal } from '../resource.ts'
+import { atVersion } from '../resource.ts'
 import { ListQuery, NewUser, UserPatch } from './schemas.ts'
-import type { StoredUser, UserStore } from './store.ts'
+import type { UserStore } from './store.ts'
 
 const NOUN = 'user'
-
-/** The user, unless the store refused. */
-function done<T extends StoredUser>(result: T | Refusal): T {
-  if ('outcome' in result) throw problemOf(NOUN, result)
-  return result
-}
 
 /** The routes under `/users`. At most `maxStreams` streams of all users run at a time. */
 export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: number }) {
   const present = async (c: Context<Env>, id: number) =>
-    done((await store.get(id, c.get('until'))) ?? { outcome: 'missing' })
+    done(NOUN, atVersion(await store.get(id, c.get('until')), undefined))
 
   async function change(c: Context<Env>, id: number, patch: UserPatch) {
     const versions = await startingVersions(c, NOUN, () => present(c, id))
-    const { version, ...user } = done(await store.update(id, patch, versions, c.get('until')))
+    const { version, ...user } = done(NOUN, await store.update(id, patch, versions, c.get('until')))
     return json(c, user, 200, versionHeaders(version))
   }
 
@@ -42,7 +36,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
     .post('/', valid('json', NewUser), async (c) => {
       const body = c.req.valid('json')
       const idempotency = idempotencyOf(c, [body.username, body.email])
-      const { version, ...user } = done(await store.create({ ...body, ...idempotency }, c.get('until')))
+      const { version, ...user } = done(NOUN, await store.create({ ...body, ...idempotency }, c.get('until')))
       return json(c, user, 201, { ...versionHeaders(version), Location: `/users/${user.id}` })
     })
 

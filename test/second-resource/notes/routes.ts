@@ -6,27 +6,22 @@ import { idempotencyOf } from '../../../src/http/idempotency.ts'
 import { LIMIT_DEFAULT, nextLink, pageOf } from '../../../src/http/list.ts'
 import { streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
-import { problemOf } from '../../../src/http/refusal.ts'
+import { done, problemOf } from '../../../src/http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
-import type { Refusal } from '../../../src/resource.ts'
+import { atVersion } from '../../../src/resource.ts'
 import { ListQuery, NoteInput, NotePatch } from './schemas.ts'
-import type { NoteStore, StoredNote } from './store.ts'
+import type { NoteStore } from './store.ts'
 
 const NOUN = 'note'
-
-function done<T extends StoredNote>(result: T | Refusal): T {
-  if ('outcome' in result) throw problemOf(NOUN, result)
-  return result
-}
 
 /** The routes under `/notes`. */
 export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: number }) {
   const present = async (c: Context<Env>, id: number) =>
-    done((await store.get(id, c.get('until'))) ?? { outcome: 'missing' })
+    done(NOUN, atVersion(await store.get(id, c.get('until')), undefined))
 
   async function change(c: Context<Env>, id: number, patch: NotePatch) {
     const versions = await startingVersions(c, NOUN, () => present(c, id))
-    const { version, ...note } = done(await store.update(id, patch, versions, c.get('until')))
+    const { version, ...note } = done(NOUN, await store.update(id, patch, versions, c.get('until')))
     return json(c, note, 200, versionHeaders(version))
   }
 
@@ -39,7 +34,7 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
     .post('/', valid('json', NoteInput), async (c) => {
       const body = c.req.valid('json')
       const idempotency = idempotencyOf(c, [body.userId, body.text])
-      const { version, ...note } = done(await store.create({ ...body, ...idempotency }, c.get('until')))
+      const { version, ...note } = done(NOUN, await store.create({ ...body, ...idempotency }, c.get('until')))
       return json(c, note, 201, { ...versionHeaders(version), Location: `/notes/${note.id}` })
     })
     .get('/:id', valid('param', PathId), async (c) => {
