@@ -1,6 +1,7 @@
 // `npm run build`: the whole service in dist/, to be started as dist/main.js.
 import { rmSync, writeFileSync } from 'node:fs'
 import { build } from 'esbuild'
+import { writeAssets } from './assets.ts'
 import { warm } from './warm.ts'
 
 /** Makes `users-api.js`, the service; what only the other commands need is in files beside it, loaded when asked for. */
@@ -25,6 +26,7 @@ export const bundle = (outdir: string) =>
 if (import.meta.main) {
   rmSync('dist', { recursive: true, force: true })
   await bundle('dist')
+  writeAssets('dist/assets')
   // V8's compiled code can only be taken by what is loaded after the cache was named: so a file of its own does that.
   writeFileSync(
     'dist/main.js',

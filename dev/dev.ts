@@ -92,7 +92,7 @@ async function startOwn(reset: boolean): Promise<Database> {
 
 const banner = (origin: string, database: string) => `
   Users API   ${origin}/users
-  OpenAPI     ${origin}/openapi.json
+  Reference   ${origin}/docs
   ${database}
 
   Try it:     curl -X POST ${origin}/users -H "Content-Type: application/json" -d '{"username": "Alice", "email": "alice@example.com"}'

@@ -4,7 +4,7 @@ import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 
-const FOLDERS = ['src', 'drizzle']
+const FOLDERS = ['src', 'assets', 'drizzle']
 /** npm writes the second one last when it installs. */
 const FILES = ['.env', 'node_modules/.package-lock.json']
 const INTERVAL_MS = 250
@@ -12,7 +12,8 @@ const INTERVAL_MS = 250
 const REST_MS = 100
 
 /** Neither a test nor what editors keep beside the files that they write. */
-const isSource = (path: string) => /(^|[\\/])[^.\\/][^\\/]*\.(ts|js|json|sql)$/.test(path) && !path.endsWith('.test.ts')
+const isSource = (path: string) =>
+  /(^|[\\/])[^.\\/][^\\/]*\.(ts|js|json|css|svg|sql)$/.test(path) && !path.endsWith('.test.ts')
 
 /** A mark for each file; another one each time that it was written or replaced. A look takes about a millisecond. */
 function look(root: string): Map<string, string> {

@@ -1,4 +1,6 @@
+import { assets } from './http/assets.ts'
 import { type BaseOptions, baseApp, finishApp } from './http/base.ts'
+import { docs } from './http/docs.ts'
 import { openApi } from './http/openapi.ts'
 import { userRoutes } from './users/routes.ts'
 import { describeUsers } from './users/schemas.ts'
@@ -11,11 +13,15 @@ export type AppOptions = BaseOptions & {
 }
 
 /** The service without a socket: what `fetch` answers to each request. */
-export const createApp = (options: AppOptions) =>
-  finishApp(
-    baseApp(options)
+export function createApp(options: AppOptions) {
+  const base = baseApp(options)
+  // Not part of the API, so not of its type.
+  base.route('/', assets()).route('/', docs())
+  return finishApp(
+    base
       .route('/', openApi({ ...options, resources: [describeUsers] }))
       .route('/users', userRoutes(options.users, options)),
   )
+}
 
 export type AppType = ReturnType<typeof createApp>

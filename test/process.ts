@@ -90,7 +90,7 @@ export const main = (args: string[], env: Record<string, string> = {}) =>
 export function copyProject(): string {
   const folder = mkdtempSync(join(tmpdir(), 'users-api-copy-'))
   onTestFinished(() => rmSync(folder, { recursive: true, force: true }))
-  for (const name of ['src', 'dev', 'drizzle', 'drizzle.config.ts', 'package.json']) {
+  for (const name of ['src', 'assets', 'dev', 'drizzle', 'drizzle.config.ts', 'package.json']) {
     cpSync(ROOT + name, join(folder, name), { recursive: true })
   }
   symlinkSync(`${ROOT}node_modules`, join(folder, 'node_modules'))
