@@ -41,6 +41,7 @@ const SAMPLERS = [...RATIO_SAMPLERS, ...RATIO_SAMPLERS.map((name) => `parentbase
 const Settings = z.object({
   PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 picks a free one'),
   HOST: z.string().optional().describe('Address to listen on; all of them if unset'),
+  PAGE: oneOf(['on', 'off']).default('on').describe('on or off: pages for people at /users'),
   // Whoever sends requests here learns meanwhile to stop.
   DRAIN_DELAY_MS: milliseconds(2000, 'How long it keeps answering after SIGTERM, in ms'),
   SHUTDOWN_TIMEOUT_MS: integer(1, DAY_MS).default(20_000).describe('Longest time from SIGTERM to exit, in ms'),
@@ -154,7 +155,7 @@ export function parseConfig(env: Record<string, string | undefined>) {
     log: { level: s.LOG_LEVEL, format: s.LOG_FORMAT },
     tracing: tracingOf(s),
     database: { address, connections: s.DB_CONNECTIONS, deadlineMs },
-    app: { ...limits, deadlineMs, slowRequestMs: s.SLOW_REQUEST_MS, logRequests: s.LOG_REQUESTS },
+    app: { ...limits, deadlineMs, slowRequestMs: s.SLOW_REQUEST_MS, logRequests: s.LOG_REQUESTS, page: s.PAGE === 'on' },
     migrate: { address, waitMs: s.MIGRATE_WAIT_MS, api },
   }
 }

@@ -59,8 +59,9 @@ test('is valid OpenAPI 3.1', async () => {
 /** What the description is for, not about. */
 const OWN_PATHS = ['/openapi.json', '/docs', '/assets/:hash/:name']
 
-test('has every route of the app but its own, and no other', () => {
-  const app = createApp({
+/** The app as far as its routes go. */
+const appWith = (page: boolean) =>
+  createApp({
     users: {} as UserStore,
     log: createLog({ level: 'silent' }),
     slowRequestMs: 0,
@@ -71,7 +72,17 @@ test('has every route of the app but its own, and no other', () => {
     maxBodyBytes: 1,
     maxRequests: 1,
     maxStreams: 1,
+    page,
   })
+
+test.each([true, false])("Hono's fastest router knows all routes, with the page: %s", (page) => {
+  const { router } = appWith(page)
+  router.match('GET', '/users/1')
+  expect(router.name).toContain('RegExpRouter')
+})
+
+test('has every route of the app but its own, and no other', () => {
+  const app = appWith(false)
   const routes = app.routes
     .filter(({ method, path }) => method !== 'ALL' && !path.includes('*') && !OWN_PATHS.includes(path))
     .map(({ method, path }) => `${method.toLowerCase()} ${path.replace(/:(\w+)/g, '{$1}')}`)

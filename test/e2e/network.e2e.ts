@@ -93,7 +93,10 @@ test('a stranger pod reaches other strangers, but neither the API nor the databa
 test('through the Ingress everybody reaches the API: its users, and nothing of its inside', async () => {
   const url = await reachable()
   expect((await fetch(`${url}/users`)).status).toBe(200)
-  expect((await fetch(`${url}/openapi.json`)).status).toBe(200)
+  for (const path of ['/openapi.json', '/docs']) expect((await fetch(url + path)).status, path).toBe(200)
+  const [asset = ''] = /\/assets\/[^"]+/.exec(await (await fetch(`${url}/docs`)).text()) ?? []
+  expect((await fetch(url + asset)).status).toBe(200)
+  expect((await fetch(url, { headers: { accept: 'text/html' }, redirect: 'manual' })).status).toBe(302)
   for (const inside of ['/livez', '/readyz', '/metrics']) expect((await fetch(url + inside)).status, inside).toBe(404)
 })
 

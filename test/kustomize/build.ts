@@ -57,7 +57,10 @@ export type Manifest = {
     jobTemplate?: { spec: { activeDeadlineSeconds: number; template: PodTemplate } }
     podManagementPolicy?: string
     volumeClaimTemplates?: { metadata: object }[]
-    rules?: { http: { paths: { backend: { service: { name: string } } }[] } }[]
+    rules?: {
+      http?: { paths: { path: string; pathType: string; backend: { service: { name: string } } }[] }
+      matches?: { path: { type: string; value: string } }[]
+    }[]
     scaleTargetRef?: { kind: string; name: string }
   }
 }

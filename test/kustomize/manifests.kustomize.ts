@@ -95,7 +95,7 @@ describe.each(services)('%s', (folder) => {
     }
     const serviceNames = ofKind('Service').map(({ metadata }) => metadata.name)
     for (const { spec } of ofKind('Ingress')) {
-      for (const { backend } of spec.rules?.flatMap(({ http }) => http.paths) ?? [])
+      for (const { backend } of spec.rules?.flatMap(({ http }) => http?.paths ?? []) ?? [])
         expect(serviceNames).toContain(backend.service.name)
     }
   })
@@ -150,6 +150,20 @@ describe.each(services)('%s', (folder) => {
       const ways = [spec.ingressClassName, metadata.annotations?.['kubernetes.io/ingress.class']]
       expect(ways.filter(Boolean)).toHaveLength(1)
     }
+  })
+
+  test('lets in what a page needs, through an Ingress or a Gateway, and nothing of the inside', () => {
+    const rules = ofKind('Ingress', 'HTTPRoute').flatMap(({ spec }) => spec.rules ?? [])
+    const paths = rules.flatMap(({ http, matches }) => [
+      ...(http?.paths ?? []).map(({ pathType, path }) => `${pathType} ${path}`),
+      ...(matches ?? []).map(({ path: { type, value } }) => `${type.replace('Path', '')} ${value}`),
+    ])
+    expect(paths).toEqual(['Exact /', 'Prefix /users', 'Prefix /docs', 'Prefix /assets', 'Exact /openapi.json'])
+  })
+
+  test('has the page for people, but not at an address that everybody reaches', () => {
+    const isPublic = [folder, ...(read(folder).resources ?? [])].some((name) => /\/gke$/.test(name))
+    expect(ofKind('ConfigMap').flatMap(({ data }) => data?.PAGE ?? [])).toEqual(isPublic ? ['off'] : [])
   })
 
   test('what cannot be changed later is not touched: claims have no labels; nor is a number that an autoscaler sets', () => {
