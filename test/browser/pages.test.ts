@@ -1,0 +1,196 @@
+import type { Page } from 'playwright-core'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { type Api, startApi } from '../api.ts'
+import { type Browser, launch, openTab, PHONE, violationsOf, widthOf } from './browser.ts'
+
+let api: Api
+let browser: Browser
+beforeAll(async () => {
+  api = await startApi()
+  browser = await launch()
+})
+afterAll(async () => {
+  await browser.close()
+  await api.close()
+})
+afterEach(async () => {
+  await api.database?.sql.unsafe('delete from users')
+})
+
+const create = async (username: string, email: string) =>
+  (await api.request('POST', '/users', { username, email })).body as { id: number }
+
+async function fill(page: Page, username: string, email: string) {
+  await page.getByLabel('Username').fill(username)
+  await page.getByLabel('Email').fill(email)
+}
+
+const press = (page: Page, name: string) => page.getByRole('button', { name, exact: true }).click()
+/** The names in the table, as they are read out. */
+const listed = (page: Page) => page.locator('tbody .person > bdi').allTextContents()
+
+describe.each([true, false])('with JavaScript: %s', (javaScriptEnabled) => {
+  test('a person adds, looks up, edits and deletes a user', async () => {
+    const page = await openTab(browser, api.url, { javaScriptEnabled })
+    await page.goto('/')
+    expect(new URL(page.url()).pathname).toBe('/users')
+    expect(await page.textContent('main')).toContain('There are no users yet')
+
+    await page.getByRole('link', { name: 'Add a user' }).click()
+    await fill(page, 'Alice', 'alice at example')
+    await press(page, 'Add user')
+    expect(await page.getByRole('alert').textContent()).toContain('Email must be an email address')
+    expect(await page.getByLabel('Username').inputValue()).toBe('Alice')
+    await page.getByLabel('Email').fill('alice@example.com')
+    await press(page, 'Add user')
+    expect(await page.getByRole('status').textContent()).toBe('The user was added.')
+    expect(await listed(page)).toEqual(['Alice'])
+
+    await create('Bob', 'bob@example.com')
+    await page.getByLabel('Email').fill('BOB@example.com')
+    await press(page, 'Look up')
+    expect(await listed(page)).toEqual(['Bob'])
+    await page.getByRole('link', { name: 'Back to the first page' }).click()
+    expect(await listed(page)).toEqual(['Alice', 'Bob'])
+
+    await page.getByRole('link', { name: 'Edit Alice' }).click()
+    await page.getByLabel('Username').fill('bob')
+    await press(page, 'Save')
+    expect(await page.getByRole('alert').textContent()).toContain('Username is taken by another user')
+    await page.getByLabel('Username').fill('Alicia')
+    await press(page, 'Save')
+    expect(await listed(page)).toEqual(['Alicia', 'Bob'])
+
+    await page.getByRole('link', { name: 'Delete Alicia' }).click()
+    await press(page, 'Delete')
+    expect(await page.getByRole('status').textContent()).toBe('The user was deleted.')
+    expect(await listed(page)).toEqual(['Bob'])
+  })
+
+  test('one who was slower sees both versions, and decides', async () => {
+    const { id } = await create('Carol', 'carol@example.com')
+    const page = await openTab(browser, api.url, { javaScriptEnabled })
+    await page.goto(`/users/${id}/edit`)
+    await api.request('PATCH', `/users/${id}`, { username: 'Caroline' })
+    await page.getByLabel('Username').fill('Carola')
+    await press(page, 'Save')
+    expect(await page.locator('.versions tbody tr').first().locator('td').allTextContents()).toEqual([
+      'Carola',
+      'Caroline',
+    ])
+    await press(page, 'Save all the same')
+    expect(await listed(page)).toEqual(['Carola'])
+  })
+})
+
+test('pages lead on and back, and the browser follows its history', async () => {
+  for (let n = 0; n < 26; n++) await create(`Number ${n}`, `number${n}@example.com`)
+  const page = await openTab(browser, api.url)
+  await page.goto('/users')
+  expect(await listed(page)).toHaveLength(25)
+  await page.getByRole('link', { name: 'Next page' }).click()
+  expect(await listed(page)).toEqual(['Number 25'])
+  await page.getByRole('link', { name: 'Back to the first page' }).click()
+  await page.goBack()
+  expect(await listed(page)).toEqual(['Number 25'])
+})
+
+test('the keyboard alone adds a user', async () => {
+  const page = await openTab(browser, api.url)
+  await page.goto('/users')
+  const focused = () => page.evaluate<string>('document.activeElement.textContent.trim()')
+  await page.keyboard.press('Tab')
+  expect(await focused()).toBe('Skip to the content')
+  expect(await page.evaluate('document.activeElement.getBoundingClientRect().top')).toBeGreaterThan(0)
+  await page.keyboard.press('Enter')
+  await page.keyboard.press('Tab')
+  expect(await focused()).toBe('Add a user')
+  expect(await page.evaluate('getComputedStyle(document.activeElement).outlineStyle')).toBe('solid')
+  await page.keyboard.press('Enter')
+  await page.waitForURL('**/users/new')
+  await page.getByLabel('Username').focus()
+  await page.keyboard.type('Dave')
+  await page.keyboard.press('Enter')
+  // What is wrong has the focus, and leads to its field.
+  await page.getByRole('alert').waitFor()
+  expect(await focused()).toContain('Email must')
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter')
+  await page.keyboard.type('dave@example.com')
+  await page.keyboard.press('Enter')
+  await page.getByRole('status').waitFor()
+  expect(await listed(page)).toEqual(['Dave'])
+})
+
+describe.each(['light', 'dark'] as const)('on a %s screen', (colorScheme) => {
+  test.each([
+    ['a desk', { width: 1280, height: 800 }],
+    ['a phone', PHONE],
+  ])('of %s every state is wide enough and accessible', async (_, viewport) => {
+    const { id } = await create('W'.repeat(80), `${'w'.repeat(60)}@${'long-domain-name.'.repeat(8)}example`)
+    await create('محمد الخوارزمي', 'khwarizmi@example.com')
+    await create('<script>alert(1)</script>', 'script@example.com')
+    const page = await openTab(browser, api.url, { colorScheme, viewport })
+    async function check() {
+      expect(await violationsOf(page), page.url()).toEqual([])
+      expect(await widthOf(page), page.url()).toBe(viewport.width)
+    }
+    for (const path of [
+      '/users',
+      '/users?username=Nobody',
+      '/users/new',
+      `/users/${id}/edit`,
+      `/users/${id}/delete`,
+      '/nowhere',
+    ]) {
+      await page.goto(path)
+      await check()
+    }
+    const scheme = await page.evaluate('getComputedStyle(document.body).backgroundColor')
+    expect(scheme).toBe(colorScheme === 'light' ? 'rgb(246, 246, 244)' : 'rgb(18, 19, 23)')
+    await page.goto('/users/new')
+    await fill(page, ' ', 'script@example.com')
+    await press(page, 'Add user')
+    await check()
+    await page.goto(`/users/${id}/edit`)
+    await api.request('PATCH', `/users/${id}`, { email: 'other@example.com' })
+    await press(page, 'Save')
+    await check()
+    await api.database?.sql.unsafe('delete from users')
+    await page.goto('/users')
+    await check()
+  })
+})
+
+test('a database that is away says so and when to come back, and keeps what was typed', async () => {
+  const away = await startApi({
+    DATABASE_URL: 'postgres://u:p@127.0.0.1:1/x',
+    STARTUP_WAIT_MS: '0',
+    DEADLINE_MS: '500',
+  })
+  try {
+    const page = await openTab(browser, away.url)
+    await page.goto('/users')
+    expect(await page.textContent('main')).toContain('Try again in 1 second.')
+    expect(await violationsOf(page)).toEqual([])
+    await page.goto('/users/new')
+    await fill(page, 'Eve', 'eve@example.com')
+    await press(page, 'Add user')
+    expect(await page.getByRole('alert').textContent()).toContain('The database cannot be reached.')
+    expect(await page.getByLabel('Email').inputValue()).toBe('eve@example.com')
+    expect(await violationsOf(page)).toEqual([])
+  } finally {
+    await away.close()
+  }
+})
+
+test('a form of another site is refused with a page', async () => {
+  const page = await browser.newPage()
+  await page.setContent(`<form method="post" action="${api.url}/users/new"><input name="username" value="Mallory">
+    <input name="email" value="mallory@example.com"><button>Win</button></form>`)
+  const [response] = await Promise.all([page.waitForResponse(`${api.url}/users/new`), page.getByRole('button').click()])
+  expect(response.status()).toBe(403)
+  expect(await page.textContent('main')).toContain('sent from another site')
+  await page.close()
+  expect((await api.request('GET', '/users')).body.users).toEqual([])
+})
