@@ -1,10 +1,11 @@
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { dirname, join, relative } from 'node:path'
 import { expect, test } from 'vitest'
 import { projectFiles } from './files.ts'
 import { ROOT } from './process.ts'
 
 const README_MAX_LINES = 200
+const PICTURE_MAX_BYTES = 100_000
 
 const read = (path: string) => readFileSync(ROOT + path, 'utf8')
 const withoutCode = (markdown: string) => markdown.replaceAll(/^```.*?^```/gms, '').replaceAll(/`[^`\n]*`/g, 'code')
@@ -54,6 +55,14 @@ test('every section that a source, a script or a manifest names is there', () =>
     )
   expect(named.filter(({ path, anchor }) => !exists(path, anchor))).toEqual([])
   expect(named.map(({ file }) => file)).toContain('.github/scripts/require')
+})
+
+test('every picture of the README is there, says what it shows, and loads fast', () => {
+  const readme = read('README.md')
+  const pictures = [...readme.matchAll(/ (?:src|srcset)="([^"]+)"/g)].map(([, path = '']) => path)
+  expect(pictures.length).toBeGreaterThan(0)
+  for (const path of pictures) expect(statSync(ROOT + path).size, path).toBeLessThan(PICTURE_MAX_BYTES)
+  expect(readme.match(/<img [^>]* alt="[^"]+"/g)?.length).toBe(readme.match(/<img /g)?.length)
 })
 
 test('the README is short enough to be read', () => {
