@@ -2,7 +2,7 @@ import { hash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { serveStatic } from '@hono/node-server/serve-static'
-import { Hono } from 'hono'
+import type { Handler } from 'hono'
 import type { Env } from './env.ts'
 
 /** The files that pages need, and where the sources have them. A build puts all into `assets/` beside it, compressed as well. */
@@ -16,32 +16,27 @@ export const ASSETS = {
 
 type AssetName = keyof typeof ASSETS
 
-const isAsset = (name: string): name is AssetName => Object.hasOwn(ASSETS, name)
+const isAsset = (name = ''): name is AssetName => Object.hasOwn(ASSETS, name)
 
 function fileOf(name: AssetName): string {
   const built = new URL(`assets/${name}`, import.meta.url)
   return fileURLToPath(existsSync(built) ? built : new URL(`../../${ASSETS[name]}`, import.meta.url))
 }
 
-const paths = new Map<AssetName, string>()
+const paths: Partial<Record<AssetName, string>> = {}
 
 /** The path of an asset. It names the content by a hash, made when it is first needed, so that browsers may keep it for ever. */
 export function assetPath(name: AssetName): string {
-  const known = paths.get(name)
-  if (known) return known
-  const path = `/assets/${hash('sha256', readFileSync(fileOf(name))).slice(0, 12)}/${name}`
-  paths.set(name, path)
-  return path
+  paths[name] ??= `/assets/${hash('sha256', readFileSync(fileOf(name))).slice(0, 12)}/${name}`
+  return paths[name]
 }
 
-/** Serves the assets. A path of another release gets what is there now, but not for long. */
-export const assets = () =>
-  new Hono<Env>().get('/assets/:hash/:name', async (c, next) => {
-    const name = c.req.param('name')
-    if (!isAsset(name)) return c.notFound()
-    const isCurrent = c.req.path === assetPath(name)
-    c.header('Cache-Control', isCurrent ? 'public, max-age=31536000, immutable' : 'no-cache')
-    c.header('X-Content-Type-Options', 'nosniff')
-    c.header('X-Request-Id', c.get('requestId'))
-    return serveStatic<Env>({ path: fileOf(name), precompressed: true })(c, next)
-  })
+/** Serves `/assets/:hash/:name`. A path of another release gets what is there now, but not for long. */
+export const serveAsset: Handler<Env> = async (c, next) => {
+  const name = c.req.param('name')
+  if (!isAsset(name)) return c.notFound()
+  c.header('Cache-Control', c.req.path === assetPath(name) ? 'public, max-age=31536000, immutable' : 'no-cache')
+  c.header('X-Content-Type-Options', 'nosniff')
+  c.header('X-Request-Id', c.get('requestId'))
+  return serveStatic<Env>({ path: fileOf(name), precompressed: true })(c, next)
+}

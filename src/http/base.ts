@@ -4,6 +4,7 @@ import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
 import { type RequestLogOptions, requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
+import { errorPage, wantsHtml } from './page.ts'
 import { notFound, onError, unavailableProblem } from './problem.ts'
 
 export type BaseOptions = RequestLogOptions & {
@@ -35,8 +36,8 @@ export const baseApp = ({ trace, ready, stopping, deadlineMs, maxBodyBytes, maxR
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests, deadlineMs))
 
-/** Answers what no resource does: other methods, other paths, and errors. */
+/** Answers what no resource does: other methods, other paths, and errors, which a person gets as a page. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {
   answerOtherMethods(app)
-  return app.onError(onError).notFound(notFound)
+  return app.onError((error, c) => (wantsHtml(c) ? errorPage : onError)(error, c)).notFound(notFound)
 }

@@ -7,14 +7,11 @@ import { Problem } from './problem.ts'
 export const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
 
 /**
- * The request's Idempotency-Key with the hash of `values`; nulls without it. A form has its key in a field.
+ * The request's Idempotency-Key with the hash of `values`; nulls without it.
  * @throws Problem 400 for a key that is too long or has other characters
  */
-export function idempotencyOf(
-  c: Context,
-  values: readonly unknown[],
-  key = c.req.header('idempotency-key'),
-): Idempotency {
+export function idempotencyOf(c: Context, values: readonly unknown[]): Idempotency {
+  const key = c.req.header('idempotency-key')
   if (key === undefined) return { key: null, hash: null }
   if (!IDEMPOTENCY_KEY.test(key)) {
     throw new Problem(400, 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.')

@@ -41,14 +41,9 @@ export function pageOf<T extends { id: number }>(rows: T[], limit: number): { ro
   return { rows: rows.slice(0, limit), next: encodeCursor(last.id) }
 }
 
-/** The path of the next page, if there is one. */
-export function nextPath(c: Context, next: string | null): string | undefined {
-  const limit = c.req.query('limit')
-  return next === null ? undefined : `${c.req.path}?${limit === undefined ? '' : `limit=${limit}&`}cursor=${next}`
-}
-
 /** The header that leads to the next page (RFC 8288), if there is one. */
 export function nextLink(c: Context, next: string | null): Record<string, string> {
-  const path = nextPath(c, next)
-  return path === undefined ? {} : { Link: `<${path}>; rel="next"` }
+  if (next === null) return {}
+  const limit = c.req.query('limit')
+  return { Link: `<${c.req.path}?${limit === undefined ? '' : `limit=${limit}&`}cursor=${next}>; rel="next"` }
 }

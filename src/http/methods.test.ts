@@ -23,7 +23,6 @@ test.each([
 })
 
 test.each([
-  ['/', 'There is nothing here.'],
   ['/nothing', 'There is nothing here.'],
   ['/users/', 'There is nothing here. No path ends in a slash: try /users.'],
   ['/users/1/', 'There is nothing here. No path ends in a slash: try /users/1.'],

@@ -2,7 +2,7 @@ import { pipeline } from 'node:stream/promises'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
-import { prefers } from './accept.ts'
+import { parseAccept } from 'hono/utils/accept'
 import { answer, escapeLineEnds } from './answer.ts'
 import type { Env } from './env.ts'
 import { limit } from './limits.ts'
@@ -11,7 +11,12 @@ import { Problem, problemFor, problemJson } from './problem.ts'
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
 const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept', 'Content-Type': NDJSON_MEDIA_TYPE }
 
-export const wantsNdjson = (c: Context) => prefers(c, NDJSON_MEDIA_TYPE)
+/** Whether `Accept` names ndjson, and nothing that it wants more (RFC 9110, section 12.5.1). */
+export function wantsNdjson(c: Context): boolean {
+  const ranges = parseAccept(c.req.header('accept') ?? '')
+  const q = ranges.find(({ type }) => type.toLowerCase() === NDJSON_MEDIA_TYPE)?.q ?? 0
+  return q > 0 && ranges.every((range) => range.q <= q)
+}
 
 const linesOf = (rows: object[]) => escapeLineEnds(rows.map((row) => `${JSON.stringify(row)}\n`).join(''))
 

@@ -57,7 +57,7 @@ test('is valid OpenAPI 3.1', async () => {
 })
 
 /** What the description is for, not about. */
-const OWN_PATHS = ['/openapi.json', '/docs', '/assets/:hash/:name']
+const OWN_PATHS = ['/', '/openapi.json', '/docs', '/assets/:hash/:name']
 
 /** The app as far as its routes go. */
 const appWith = (page: boolean) =>

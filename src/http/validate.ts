@@ -13,10 +13,10 @@ const cut = (name: string) => (name.length > NAME_MAX_LENGTH ? `${name.slice(0, 
 const pointerOf = (path: readonly PropertyKey[]) =>
   path.map((key) => `/${cut(String(key)).toWellFormed().replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
 
-/** What breaks rules, with a JSON Pointer to each fault. */
-export function invalid(status: 400 | 422, issues: readonly z.core.$ZodIssue[]): Problem {
+/** 422 with a JSON Pointer to each fault. */
+export function invalid({ issues }: z.core.$ZodError): Problem {
   const { errors, detail } = faultsOf(issues)
-  return new Problem(status, detail, { type: 'validation', errors })
+  return new Problem(422, detail, { type: 'validation', errors })
 }
 
 /** The first faults, and a sentence that names them and counts the others. */
@@ -43,8 +43,7 @@ export function unsupported(mediaTypes: string[]): Problem {
   return new Problem(415, `The body must be ${Accept} in UTF-8.`, { headers })
 }
 
-/** 415 for a body of another media type, and 400 for one that is not UTF-8. */
-export function assertMediaType(c: Context, mediaTypes: string[]) {
+function assertJson(c: Context, mediaTypes: string[]) {
   const header = c.req.header('content-type') ?? ''
   const mediaType = header.replace(/;.*/, '').trim().toLowerCase()
   if (!mediaTypes.includes(mediaType) || /;\s*charset=(?!"?utf-?8\b)/i.test(header)) throw unsupported(mediaTypes)
@@ -64,10 +63,9 @@ export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
     target,
     schema,
     (result, c: Context) => {
-      if (target === 'json') assertMediaType(c, mediaTypes)
+      if (target === 'json') assertJson(c, mediaTypes)
       if (result.success) return
-      const { issues } = result.error
-      throw target === 'json' ? invalid(422, issues) : new Problem(400, faultsOf(issues).detail)
+      throw target === 'json' ? invalid(result.error) : new Problem(400, faultsOf(result.error.issues).detail)
     },
     // Our schemas wait for nothing, and parse faster when they need not.
     { validationFunction: (schema, value) => schema.safeParse(value) },

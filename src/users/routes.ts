@@ -5,17 +5,19 @@ import type { Env } from '../http/env.ts'
 import { idempotencyOf } from '../http/idempotency.ts'
 import { LIMIT_DEFAULT, nextLink, pageOf } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
+import { wantsHtml } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
 import { done, problemOf } from '../http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../http/validate.ts'
 import { atVersion } from '../resource.ts'
+import { listPage } from './page.ts'
 import { ListQuery, NewUser, UserPatch } from './schemas.ts'
 import type { UserStore } from './store.ts'
 
 const NOUN = 'user'
 
-/** The routes under `/users`. At most `maxStreams` streams of all users run at a time. */
-export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: number }) {
+/** The routes under `/users`. At most `maxStreams` streams of all users run at a time. With `page`, people get a page. */
+export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams: number; page: boolean }) {
   const present = async (c: Context<Env>, id: number) =>
     done(NOUN, atVersion(await store.get(id, c.get('until')), undefined))
 
@@ -30,6 +32,7 @@ export function userRoutes(store: UserStore, { maxStreams }: { maxStreams: numbe
       const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
       const found = await store.list({ limit: limit + 1, after, username, email }, c.get('until'))
       const { rows: users, next } = pageOf(found, limit)
+      if (page && wantsHtml(c)) return listPage(c, users, next)
       return json(c, { users, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })
     })
 

@@ -1,166 +1,100 @@
 import { html } from 'hono/html'
-import { type Html, retrySentence } from '../http/page.ts'
+import { type Html, sentencesOf } from '../http/page.ts'
 import type { Problem } from '../http/problem.ts'
-import { USERNAME_MAX_LENGTH, type User } from './schemas.ts'
+import type { User } from './schemas.ts'
 
-const FIELDS = {
-  username: { label: 'Username', hint: `Up to ${USERNAME_MAX_LENGTH} characters. Nobody else may have it.` },
-  email: { label: 'Email', hint: 'An address that mail can reach. Nobody else may have it.' },
-}
-type Field = keyof typeof FIELDS
-const NAMES = ['username', 'email'] as const
+const FIELDS = [
+  { name: 'username', label: 'Username' },
+  { name: 'email', label: 'Email' },
+] as const
+type Field = (typeof FIELDS)[number]
 
-/** What a form holds, as text. `etag` names the version that it shows; `key` makes sending it twice safe. */
-export type FormValues = Partial<Record<Field | 'etag' | 'key', string>>
-
-/** The forms, by the last part of their path, and what is said once they have done it. */
+/** The forms, by the last part of their path. */
 export const FORMS = {
-  new: { title: 'Add a user', button: 'Add user', fields: inputs, after: 'The user was added.' },
-  edit: { title: 'Edit the user', button: 'Save', fields: inputs, after: 'The change was saved.' },
-  delete: { title: 'Delete this user?', button: 'Delete', fields: shown, after: 'The user was deleted.' },
+  new: { title: 'Add a user', button: 'Add user' },
+  edit: { title: 'Edit the user', button: 'Save' },
+  delete: { title: 'Delete this user?', button: 'Delete' },
 }
 export type FormName = keyof typeof FORMS
 
+/** What the fields of a form hold. `etag` names the version that was shown. */
+export type Values = Partial<Record<'username' | 'email' | 'etag', string>>
+
 export type Form = {
-  values: FormValues
+  values: Values
   /** Why the form comes again. */
   problem?: Problem | undefined
-  /** The user as it is now, where the form began with an older version. */
-  present?: User | undefined
+  /** The user as it is by now. */
+  stored?: User
 }
-
-const faultOf = (problem: Problem | undefined, field: Field) =>
-  problem?.options.errors?.find(({ pointer }) => pointer === `/${field}`)?.detail
 
 /** A field, and what is wrong with it. It is not of the type email, in which browsers rewrite what is typed. */
-function input(field: Field, { values, problem }: Form, hint?: string): Html {
-  const { label } = FIELDS[field]
-  const fault = faultOf(problem, field)
-  const describedBy = [hint && `${field}-hint`, fault && `${field}-fault`].filter(Boolean).join(' ')
+function input({ name, label }: Field, form: Form, readonly = false): Html {
+  const { values, problem, stored } = form
+  const fault =
+    stored && stored[name] !== values[name]
+      ? html`is <bdi>${stored[name]}</bdi> by now`
+      : problem?.options.errors?.find(({ pointer }) => pointer === `/${name}`)?.detail
   return html`<div class="field">
-    <label for="${field}">${label}</label>
-    ${hint && html`<p class="hint" id="${field}-hint">${hint}</p>`}
-    ${fault && html`<p class="fault" id="${field}-fault">${label} ${fault}</p>`}
-    <input id="${field}" name="${field}" value="${values[field]}" inputmode="${field === 'email' ? 'email' : 'text'}" dir="auto"
-      autocomplete="off" autocapitalize="none" spellcheck="false" aria-invalid="${String(Boolean(fault))}" aria-describedby="${describedBy}">
+    <label for="${name}">${label}</label>
+    <p class="fault" id="${name}-fault">${fault && html`${label} ${fault}`}</p>
+    <input id="${name}" name="${name}" value="${values[name]}" ${readonly && 'readonly'} ${fault && 'autofocus'}
+      inputmode="${name === 'email' ? name : 'text'}" dir="auto" autocomplete="off" autocapitalize="none" spellcheck="false"
+      aria-invalid="${String(Boolean(fault))}" aria-describedby="${name}-fault">
   </div>`
 }
 
-function inputs(form: Form) {
-  return html`${NAMES.map((field) => input(field, form, FIELDS[field].hint))}`
-}
-
-/** What a form does not change, it sends along: so that a later version can be compared with it. */
-function shown({ values }: Form): Html {
-  return html`<p class="person"><bdi>${values.username}</bdi><span class="email"><bdi>${values.email}</bdi></span></p>
-    <p>This cannot be undone.</p>
-    ${NAMES.map((field) => html`<input type="hidden" name="${field}" value="${values[field]}">`)}`
-}
-
-function sentenceOf(problem: Problem): string {
-  const { status, message, options } = problem
-  if (status === 503)
-    return `The database cannot be reached. Nothing you sent is lost or done twice. ${retrySentence(problem)}`
-  if (status === 412) return 'Someone has changed this user since you opened it.'
-  return options.type === 'idempotency-key-reused'
-    ? 'This form has added a user. Send it again to add another.'
-    : message
-}
-
-/** Takes the focus: it is read out first, and the keyboard goes on from there. */
-function summary(problem: Problem): Html {
-  const faults = NAMES.filter((field) => faultOf(problem, field))
-  const links = faults.map(
-    (field) => html`<li><a href="#${field}">${FIELDS[field].label} ${faultOf(problem, field)}</a></li>`,
-  )
-  return html`<div class="alert" role="alert" tabindex="-1" autofocus>
-    ${faults.length > 0 ? html`<p>Please correct this:</p><ul>${links}</ul>` : html`<p>${sentenceOf(problem)}</p>`}
-  </div>`
-}
-
-const comparison = (yours: FormValues, now: User) => html`<table class="versions">
-  <caption>Your version, and the one that is stored now</caption>
-  <thead><tr><td></td><th scope="col">Yours</th><th scope="col">Now</th></tr></thead>
-  <tbody>${NAMES.map(
-    (field) => html`<tr>
-    <th scope="row">${FIELDS[field].label}</th><td><bdi>${yours[field]}</bdi></td><td><bdi>${now[field]}</bdi></td>
-  </tr>`,
-  )}</tbody>
-</table>`
-
-/** A form on a card of its own. `cancel` leads back without sending it. */
-export function formView(name: FormName, form: Form, cancel: string): Html {
-  const { title, button, fields } = FORMS[name]
-  const { values, problem, present } = form
+/** A form on a card of its own. What is wrong with a field stands there, all else above. */
+export function formView(name: FormName, form: Form): Html {
+  const { title, button } = FORMS[name]
+  const { values, problem } = form
   return html`<main class="card narrow">
-    ${problem && summary(problem)}
+    ${problem && !problem.options.errors && html`<p class="alert" role="alert">${sentencesOf(problem)}</p>`}
     <h1>${title}</h1>
-    ${present && comparison(values, present)}
+    ${name === 'delete' && html`<p>This cannot be undone.</p>`}
     <form method="post" novalidate>
-      ${fields(form)}
-      <input type="hidden" name="etag" value="${values.etag}"><input type="hidden" name="key" value="${values.key}">
-      <p class="actions"><button class="button primary ${name}">${present ? `${button} all the same` : button}</button><a class="button" href="${cancel}">Cancel</a></p>
+      ${FIELDS.map((field) => input(field, form, name === 'delete'))}
+      <input type="hidden" name="etag" value="${values.etag}">
+      <p class="actions"><button class="button primary ${name}">${button}</button>
+        <a class="button" href="/users">Cancel</a></p>
     </form>
   </main>`
 }
 
-const HUES = 6
+const row = ({ id, username, email, createdAt }: User) => html`<tr id="user-${id}">
+  <td class="person"><span class="avatar" aria-hidden="true">${[...username][0]}</span>
+    <bdi>${username}</bdi> <bdi class="email">${email}</bdi></td>
+  <td class="day"><time datetime="${createdAt}">${createdAt.slice(0, 10)}</time></td>
+  <td class="links"><a href="/users/${id}/edit" aria-label="Edit ${username}">Edit</a>
+    <a href="/users/${id}/delete" aria-label="Delete ${username}">Delete</a></td>
+</tr>`
 
-function row({ id, username, email, createdAt }: User, search: string): Html {
-  const name = html`<bdi>${username}</bdi>`
-  const link = (verb: string) =>
-    html`<a href="/users/${id}/${verb.toLowerCase()}${search}">${verb}<span class="unseen"> ${name}</span></a>`
-  return html`<tr id="user-${id}">
-    <td><div class="user"><span class="avatar hue-${id % HUES}" aria-hidden="true">${[...username][0]}</span>
-      <span class="person">${name}<span class="email"><bdi>${email}</bdi></span></span></div></td>
-    <td class="day"><time datetime="${createdAt}">${new Date(createdAt).toLocaleDateString('en-GB', { dateStyle: 'medium', timeZone: 'UTC' })}</time></td>
-    <td class="links">${link('Edit')} ${link('Delete')}</td>
-  </tr>`
-}
-
-export type List = {
-  users: User[]
-  /** What is looked up. */
-  sought: FormValues
-  problem?: Problem | undefined
-  /** The form that led here. */
-  done?: FormName | undefined
-  /** The path of the next page. */
-  next?: string | undefined
-  /** The query of this page, if it is not the first. */
-  search: string
-}
-
-function emptyList({ sought, search, problem }: List): Html {
-  if (problem) return html`<p>Nothing was looked up.</p>`
-  if (sought.username || sought.email)
-    return html`<p>No user has exactly this ${NAMES.filter((field) => sought[field]).join(' and this ')}.</p>`
-  return search
-    ? html`<p>There are no more users.</p>`
-    : html`<p><strong>There are no users yet</strong></p>
-  <p>Add the first one here, or try a POST in the <a href="/docs">API reference</a>.</p>`
-}
-
-const table = ({ users, search }: List) => html`<table>
+const table = (users: User[]) => html`<table>
   <caption class="unseen">Users, by the time when they were added</caption>
-  <thead><tr><th scope="col">User</th><th scope="col" class="day">Added</th><th scope="col"><span class="unseen">Change</span></th></tr></thead>
-  <tbody>${users.map((user) => row(user, search))}</tbody>
+  <thead><tr><th>User</th><th class="day">Added</th><th><span class="unseen">Change</span></th></tr></thead>
+  <tbody>${users.map(row)}</tbody>
 </table>`
 
-export function listView(list: List): Html {
-  const { users, sought: values, problem, done, next, search } = list
-  const isPart = Boolean(search || values.username || values.email)
-  return html`<main>${done && html`<p class="done" role="status">${FORMS[done].after}</p>`}
-    ${problem && summary(problem)}
+const lookUp = (field: Field, values: Values) =>
+  html`<form class="look-up" role="search" aria-label="Look up by ${field.label}">
+  ${input(field, { values })}<button class="button">Look up</button>
+</form>`
+
+const NO_USERS = html`<p class="empty"><strong>There are no users yet</strong><br>
+  Add the first one here, or try a POST in the <a href="/docs">API reference</a>.</p>`
+const NONE_FOUND = html`<p class="empty">No user was found.</p>`
+
+/** A page of the list. `query` is what asked for it, `next` the cursor of the page after it. */
+export function listView(users: User[], next: string | null, query: Record<string, string>): Html {
+  const isPart = Object.keys(query).length > 0
+  const none = isPart ? NONE_FOUND : NO_USERS
+  return html`<main>
     <div class="head"><h1>Users</h1><a class="button primary" href="/users/new">Add a user</a></div>
-    <form class="look-up" role="search" aria-label="Look up a user">
-      ${NAMES.map((field) => input(field, { values, problem }))}<button class="button">Look up</button>
-    </form>
-    <div class="card list">${users.length > 0 ? table(list) : html`<div class="empty">${emptyList(list)}</div>`}</div>
-    ${
-      (isPart || next) &&
-      html`<nav class="pages" aria-label="Pages">
+    <div class="look-ups">${FIELDS.map((field) => lookUp(field, query))}</div>
+    <div class="card list">${users.length > 0 ? table(users) : none}</div>
+    <p class="pages">
       ${isPart && html`<a class="button" href="/users">Back to the first page</a>`}
-      ${next && html`<a class="button next" rel="next" href="${next}">Next page</a>`}</nav>`
-    }</main>`
+      ${next && html`<a class="button next" rel="next" href="/users?cursor=${next}">Next page</a>`}
+    </p>
+  </main>`
 }
