@@ -155,7 +155,13 @@ export function parseConfig(env: Record<string, string | undefined>) {
     log: { level: s.LOG_LEVEL, format: s.LOG_FORMAT },
     tracing: tracingOf(s),
     database: { address, connections: s.DB_CONNECTIONS, deadlineMs },
-    app: { ...limits, deadlineMs, slowRequestMs: s.SLOW_REQUEST_MS, logRequests: s.LOG_REQUESTS, page: s.PAGE === 'on' },
+    app: {
+      ...limits,
+      deadlineMs,
+      slowRequestMs: s.SLOW_REQUEST_MS,
+      logRequests: s.LOG_REQUESTS,
+      page: s.PAGE === 'on',
+    },
     migrate: { address, waitMs: s.MIGRATE_WAIT_MS, api },
   }
 }
