@@ -115,7 +115,7 @@ async function startInstance() {
   // Streams and pauses take long here, and the log is looked at for all else.
   const quiet = { SLOW_REQUEST_MS: '0' }
   const instance = node([`${ROOT}dist/main.js`, 'serve'], { ...environment(api), ...platform, ...quiet })
-  await instance.printed(/"msg":"listening"/)
+  await instance.printed(/"message":"listening"/)
   const agent = new Agent({ keepAlive: true })
   onTestFinished(() => {
     agent.destroy()
@@ -227,7 +227,7 @@ test('SIGTERM under load loses no request, and it ends within its 10 seconds', a
   const stopLoad = load(instance)
   await sleep(WARM_UP_MS)
   const exited = instance.stop()
-  await instance.printed(/"msg":"stopping"/)
+  await instance.printed(/"message":"stopping"/)
   // What the platform still sends until it knows that the instance is going.
   await sleep(DRAIN_LOAD_MS)
   // /readyz says that it is going.
