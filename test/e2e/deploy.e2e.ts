@@ -169,7 +169,7 @@ describe('the API server accepts each component', async () => {
     // Kinds of Google's and of operators, which this cluster may lack.
     for (const text of unknown)
       expect(text).toMatch(
-        /^apiVersion: \S*(gke\.io|cloud\.google\.com|gateway\.networking\.k8s\.io|cnpg\.io|external-secrets\.io)\//m,
+        /^apiVersion: \S*(gke\.io|cloud\.google\.com|monitoring\.(coreos|googleapis)\.com|gateway\.networking\.k8s\.io|cnpg\.io|external-secrets\.io)\//m,
       )
     await kubectl('create', 'namespace', namespace)
     try {
