@@ -201,6 +201,26 @@ export const node = (pod: string, script: string, namespace = NAMESPACE) =>
     ...['/nodejs/bin/node', '--input-type=module', '--eval', script],
   )
 
+/**
+ * Starts a pod of the API's image that runs JavaScript, in a namespace whose policies do not keep it from speaking. It is ready when
+ * it listens on 8080. `node` runs more in it.
+ */
+export async function startPod(namespace: string, name: string, script: string): Promise<Pod> {
+  const container = {
+    name: 'api',
+    image: process.env.E2E_IMAGE ?? (await imageOf('overlays/gke')).full,
+    command: ['/nodejs/bin/node', '--input-type=module', '--eval'],
+    args: [script],
+    readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
+  }
+  // As root, so that it may listen on 443.
+  const spec = { terminationGracePeriodSeconds: 0, securityContext: { runAsUser: 0 }, containers: [container] }
+  const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name }, spec }
+  await kubectlWithInput(JSON.stringify(pod), `--namespace=${namespace}`, 'apply', '--filename=-')
+  await kubectl(`--namespace=${namespace}`, 'wait', '--for=condition=Ready', `pod/${name}`, '--timeout=60s')
+  return get<Pod>('pod', name, `--namespace=${namespace}`)
+}
+
 export const psql = (sql: string) =>
   kubectl('exec', 'users-db-0', '--', 'psql', '--username=postgres', '--dbname=users', '-qAtc', sql)
 

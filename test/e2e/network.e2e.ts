@@ -2,14 +2,13 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
   type ContainerStatus,
   get,
-  imageOf,
   kubectl,
-  kubectlWithInput,
   node,
   type Pod,
   reachable,
   readyApiPods,
   running,
+  startPod,
 } from './kubectl.ts'
 
 const ELSEWHERE = 'users-e2e-elsewhere'
@@ -22,27 +21,10 @@ const attempt = (host: string, port: number) => `
   const end = (text) => { console.log(text); process.exit() }
   socket.on('connect', () => end('open')).on('timeout', () => end('silence')).on('error', (error) => end(error.code))`
 
-/** Pods in another namespace, which no policy keeps from speaking; each listens on 8080, 5432, 443 and 8443. */
-const stranger = (name: string, image: string) => ({
-  apiVersion: 'v1',
-  kind: 'Pod',
-  metadata: { name, namespace: ELSEWHERE },
-  spec: {
-    terminationGracePeriodSeconds: 0,
-    securityContext: { runAsUser: 0 }, // for port 443
-    containers: [
-      {
-        name: 'api',
-        image,
-        command: ['/nodejs/bin/node', '--input-type=module', '--eval'],
-        args: [
-          `import { createServer } from 'node:net'; for (const port of [8080, 5432, 443, 8443]) createServer((s) => s.end()).listen(port)`,
-        ],
-        readinessProbe: { tcpSocket: { port: 8080 }, periodSeconds: 1 },
-      },
-    ],
-  },
-})
+/** What pods in another namespace run. */
+const LISTEN = `
+  import { createServer } from 'node:net'
+  for (const port of [8080, 5432, 443, 8443]) createServer((socket) => socket.end()).listen(port)`
 
 let strangers: Pod[]
 let api: Pod[]
@@ -50,36 +32,14 @@ let database: Pod
 beforeAll(async () => {
   await running()
   await kubectl('create', 'namespace', ELSEWHERE)
-  const image = process.env.E2E_IMAGE ?? (await imageOf('overlays/gke')).full
-  const items = ['one', 'two'].map((name) => stranger(name, image))
-  await kubectlWithInput(
-    JSON.stringify({ apiVersion: 'v1', kind: 'List', items }),
-    `--namespace=${ELSEWHERE}`,
-    'apply',
-    '-f-',
-  )
-  await kubectl(`--namespace=${ELSEWHERE}`, 'wait', '--for=condition=Ready', 'pod/one', 'pod/two', '--timeout=60s')
-  strangers = [
-    await get<Pod>('pod', 'one', `--namespace=${ELSEWHERE}`),
-    await get<Pod>('pod', 'two', `--namespace=${ELSEWHERE}`),
-  ]
+  strangers = [await startPod(ELSEWHERE, 'one', LISTEN), await startPod(ELSEWHERE, 'two', LISTEN)]
   api = await readyApiPods()
   database = await get<Pod>('pod', 'users-db-0')
 })
 afterAll(() => kubectl('delete', 'namespace', ELSEWHERE, '--ignore-not-found', '--wait=false'))
 
 const ip = (pod: Pod | undefined) => `${pod?.status.podIP}`
-const fromStranger = (host: string, port: number) =>
-  kubectl(
-    `--namespace=${ELSEWHERE}`,
-    'exec',
-    'one',
-    '--',
-    '/nodejs/bin/node',
-    '--input-type=module',
-    '--eval',
-    attempt(host, port),
-  )
+const fromStranger = (host: string, port: number) => node('one', attempt(host, port), ELSEWHERE)
 const fromApi = (host: string, port: number) => node(`${api[0]?.metadata.name}`, attempt(host, port))
 
 test('a stranger pod reaches other strangers, but neither the API nor the database', async () => {
