@@ -141,6 +141,7 @@ test('Prometheus scrapes every pod, says that the database is down while it is, 
   const prometheus = run('prometheus', [...files, '--web.listen-address=127.0.0.1:0'])
   try {
     const [, address] = await prometheus.printed(/"?Listening on"? .*address=(127\.0\.0\.1:\d+)/)
+    await until('Prometheus is ready', 60, async () => (await fetch(`http://${address}/-/ready`)).ok)
     const ask = async <T>(path: string): Promise<T> => {
       const answer = await fetch(`http://${address}/api/v1/${path}`)
       return ((await answer.json()) as { data: T }).data
