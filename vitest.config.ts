@@ -4,8 +4,17 @@ import { defineConfig } from 'vitest/config'
 const FOREIGN = /^(PG[A-Z]+|OTEL_[A-Z_]+|FORCE_COLOR|NO_COLOR|NODE_OPTIONS|NODE_USE_ENV_PROXY|(https?|all|no)_proxy)$/i
 for (const name of Object.keys(process.env)) if (FOREIGN.test(name)) delete process.env[name]
 
-/** Each takes as long as the rest of its folder: `npm run test:long` runs them. */
-export const LONG = ['dev/dev.test.ts', 'bench/bench.test.ts']
+/** They start many processes, and take as long as all the others together: `npm run test:long` runs them. */
+export const LONG = [
+  'dev/dev.test.ts',
+  'dev/check-migrations.test.ts',
+  'bench/bench.test.ts',
+  'src/http/log.test.ts',
+  'src/telemetry/metrics.test.ts',
+  'src/telemetry/tracing.test.ts',
+  '.github/scripts/release-version.test.ts',
+  '.github/scripts/set-image.test.ts',
+]
 
 export default defineConfig({
   test: {
@@ -17,7 +26,7 @@ export default defineConfig({
     exclude: LONG,
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
-    maxWorkers: 3,
+    maxWorkers: 4,
     // For what hangs; a machine that others use may be slow.
     testTimeout: 120_000,
     hookTimeout: 120_000,
