@@ -98,6 +98,7 @@ test.each([
   ['DB_WRITE_CONNECTIONS', '4'],
   ['MAX_BODY_BYTES', '0'],
   ['DB_API_USER', 'users_api'],
+  ['METRICS_PORT', '3000'],
   ['LOG_FORMAT', 'xml'],
   ['LOG_REQUESTS', '1.5'],
   ['LOG_REQUESTS', 'all'],

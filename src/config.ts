@@ -140,6 +140,7 @@ export function parseConfig(env: Record<string, string | undefined>) {
   for (const [name, bound, why] of ORDER) {
     if (s[name] > s[bound] && s[bound] > 0) throw new ConfigError(`${name} must not be more than ${bound}, ${why}.`)
   }
+  if (s.METRICS_PORT === s.PORT && s.PORT > 0) throw new ConfigError('METRICS_PORT must not be the same as PORT.')
   const password = s.DB_PASSWORD ?? s.DB_PASSWORD_FILE ?? ''
   if (s.DB_SSLROOTCERT && s.DB_SSLMODE === 'disable') throw new ConfigError('DB_SSLROOTCERT needs a DB_SSLMODE.')
   const tls = { ssl: s.DB_SSLMODE, rootCert: s.DB_SSLROOTCERT }

@@ -10,6 +10,8 @@ import { startServer } from './server.ts'
 import { createUserStore } from './users/store.ts'
 import { users } from './users/table.ts'
 
+const NAME_WIDTH = Math.max(...settings.map(({ name }) => name.length)) + 2
+
 const USAGE = `Usage: node main.js [serve | migrate | ensure-secret]
 
   serve          serve the API (the default)
@@ -18,7 +20,7 @@ const USAGE = `Usage: node main.js [serve | migrate | ensure-secret]
 
 Settings are environment variables:
 
-${settings.map(({ name, meaning, fallback }) => `  ${name.padEnd(23)}${meaning}${fallback && ` (${fallback})`}`).join('\n')}
+${settings.map(({ name, meaning, fallback }) => `  ${name.padEnd(NAME_WIDTH)}${meaning}${fallback && ` (${fallback})`}`).join('\n')}
 `
 
 /** Beside `src` in the sources, and beside `dist` in a build. */

@@ -39,5 +39,14 @@ export const baseApp = ({ trace, ready, stopping, deadlineMs, maxBodyBytes, maxR
 /** Answers what no resource does: other methods, other paths, and errors, which a person gets as a page. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {
   answerOtherMethods(app)
-  return app.onError((error, c) => (wantsHtml(c) ? errorPage : onError)(error, c)).notFound(notFound)
+  app.onError(async (error, c) => {
+    if (!wantsHtml(c)) return onError(error, c)
+    try {
+      return await errorPage(error, c)
+    } catch (fault) {
+      // A page needs files, which an install may have lost.
+      return onError(fault as Error, c)
+    }
+  })
+  return app.notFound(notFound)
 }

@@ -82,8 +82,9 @@ export function createLog({ level, format = 'json' }: LogOptions, output = openO
   let lost = 0
   output.on('drop', () => lost++)
   output.on('drain', () => {
-    if (lost > 0) log.warn({ lines: lost }, 'lines of the log were lost')
+    const lines = lost
     lost = 0
+    if (lines > 0) log.warn({ lines }, 'lines of the log were lost')
   })
   return log
 }

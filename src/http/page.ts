@@ -6,7 +6,7 @@ import { answer } from './answer.ts'
 import { assetPath } from './assets.ts'
 import { CACHE } from './conditional.ts'
 import type { Env } from './env.ts'
-import { type Problem, problemFor, TITLES } from './problem.ts'
+import { noteRefusal, type Problem, problemFor, TITLES } from './problem.ts'
 
 const { name, version } = packageJson
 
@@ -32,6 +32,7 @@ export const wantsHtml = (c: Context) =>
 
 /** Answers with a page: the frame that all share, around `content`, which has the landmark `main`. */
 export async function page(c: Context<Env>, title: string, content: Html, problem?: Problem) {
+  if (problem) noteRefusal(problem)
   const icon = assetPath('icon.svg')
   const text = await html`<!doctype html>
 <html lang="en">
@@ -57,7 +58,7 @@ export function sentencesOf({ message, options: { headers } }: Problem): string 
 }
 
 /** Answers an error with a page. */
-export const errorPage: ErrorHandler<Env> = (error, c) => {
+export const errorPage: ErrorHandler<Env> = async (error, c) => {
   const problem = problemFor(error, c)
   const title = TITLES[problem.status] ?? 'Error'
   const content = html`<main class="card narrow">

@@ -76,9 +76,14 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
   return INTERNAL
 }
 
+/** Tells the metrics of an answer that is a 503. */
+export function noteRefusal({ options: { refusal } }: Problem) {
+  if (refusal) events.emit('refused', refusal)
+}
+
 export const onError: ErrorHandler<Env> = (error, c) => {
   const problem = problemFor(error, c)
-  if (problem.options.refusal) events.emit('refused', problem.options.refusal)
+  noteRefusal(problem)
   const body = problemJson(problem, c.req.url, c.get('requestId'))
   return answer(c, body, problem.status, { ...PROBLEM_HEADERS, ...problem.options.headers })
 }

@@ -94,9 +94,10 @@ test('a database that is away is down, and the requests that it refuses are coun
   const lost = await serve({ DATABASE_URL: 'postgres://a@127.0.0.1:1/a', METRICS_PORT: '0', STARTUP_WAIT_MS: '0' })
   await lost.printed(/database unavailable/)
   expect((await fetch(`${lost.url}/users`)).status).toBe(503)
+  expect((await fetch(`${lost.url}/users`, { headers: { accept: 'text/html' } })).status).toBe(503)
   const text = await lost.metrics()
   expect(sampleOf(text, 'db_up')).toBe(0)
-  expect(sampleOf(text, 'http_server_refused_requests_total', 'reason="database"')).toBe(1)
+  expect(sampleOf(text, 'http_server_refused_requests_total', 'reason="database"')).toBe(2)
   expect(sampleOf(await api.metrics(), 'db_up')).toBe(1)
 })
 

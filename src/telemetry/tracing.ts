@@ -52,8 +52,8 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
     const span = tracer.startSpan(methodOf(c), { kind: otel.SpanKind.SERVER, attributes }, parent && within(parent))
     await requestSpans.run([span], next)
     const [route, status] = [routeOf(c), c.res.status]
-    span.updateName(`${methodOf(c)} ${route}`.trimEnd())
-    span.setAttributes({ 'http.route': route, 'http.response.status_code': status })
+    span.updateName([methodOf(c).replace('_OTHER', 'HTTP'), route].filter(Boolean).join(' '))
+    span.setAttributes({ 'http.route': route || undefined, 'http.response.status_code': status })
     end(span, status >= 500 ? String(status) : undefined)
   })
 
@@ -62,12 +62,12 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
     const [first, ...others] = spans.filter(isSampled)
     if (!first) return
     const { operation, table } = statementName(text)
-    const what = { 'db.operation.name': operation, 'db.collection.name': table, 'db.query.text': text }
+    const what = { 'db.operation.name': operation, 'db.collection.name': table || undefined, 'db.query.text': text }
     // Not by performance.now(), which the clock of the machine leaves behind.
     const endTime = Date.now()
     const attributes = { 'db.system.name': 'postgresql', ...what }
     const options = { kind: otel.SpanKind.CLIENT, startTime: endTime - ms, attributes }
-    const span = tracer.startSpan(`${operation} ${table}`, options, within(first.spanContext()))
+    const span = tracer.startSpan([operation, table].filter(Boolean).join(' '), options, within(first.spanContext()))
     // A request that did not wait for the answer has ended.
     for (const other of others.filter((each) => each.isRecording())) other.addLink({ context: span.spanContext() })
     end(span, errorType, endTime)

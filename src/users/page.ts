@@ -49,10 +49,10 @@ export function userForms(store: UserStore) {
   }
 
   /** Shows the form of a user at its present version, with what was typed when it showed an older one. */
-  async function showPresent(c: Context<Env>, name: FormName, id: number, typed?: Values) {
+  async function showPresent(c: Context<Env>, name: FormName, id: number, sent?: Values) {
     const { version, ...stored } = await present(c, id)
-    const values = { ...(typed ?? stored), etag: entityTag(version) }
-    return showForm(c, name, { values, stored, problem: typed && new Problem(412, STALE) })
+    const values = { ...(sent ?? stored), etag: entityTag(version) }
+    return showForm(c, name, { values, stored, problem: sent && new Problem(412, STALE) })
   }
 
   /** Does what a form asks for, and leads to the user; or shows the form again, with what was wrong. */

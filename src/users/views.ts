@@ -94,7 +94,7 @@ export function listView(users: User[], next: string | null, query: Record<strin
     <div class="card list">${users.length > 0 ? table(users) : none}</div>
     <p class="pages">
       ${isPart && html`<a class="button" href="/users">Back to the first page</a>`}
-      ${next && html`<a class="button next" rel="next" href="/users?cursor=${next}">Next page</a>`}
+      ${next && html`<a class="button next" rel="next" href="/users?${query.limit && `limit=${query.limit}&`}cursor=${next}">Next page</a>`}
     </p>
   </main>`
 }

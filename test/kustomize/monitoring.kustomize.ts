@@ -47,7 +47,7 @@ describe.each([
   test('has a dashboard that Grafana finds, under a name that stays', () => {
     const dashboard = manifests.find(({ metadata }) => metadata.name === 'users-api-dashboard')
     expect(dashboard?.metadata).toMatchObject({ labels: { grafana_dashboard: '1' } })
-    expect(dashboard?.data).toEqual({ 'dashboard.json': readFileSync(join(COMPONENT, 'dashboard.json'), 'utf8') })
+    expect(dashboard?.data).toEqual({ 'users-api.json': readFileSync(join(COMPONENT, 'dashboard.json'), 'utf8') })
   })
 })
 
