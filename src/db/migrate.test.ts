@@ -85,19 +85,48 @@ test('leaves a database that is newer than the release as it is, says so and suc
   expect(await state()).toEqual(before)
 })
 
-test('serves a newer database: a release that is rolled back reads and writes as before', async () => {
-  await run(withMigration('alter table users add column note text'))
+test('a release with a migration, and then the one before again: no request fails', async () => {
   await run()
-  const old = main(['serve'], { DATABASE_URL: database.url, PORT: '0', DRAIN_DELAY_MS: '0' })
-  const [, port] = await old.printed(/"port":(\d+)/)
-  const url = `http://127.0.0.1:${port}/users`
+  const serve = async () => {
+    const release = main(['serve'], { DATABASE_URL: database.url, PORT: '0', DRAIN_DELAY_MS: '500' })
+    const [, port] = await release.printed(/"port":(\d+)/)
+    return { ...release, url: `http://127.0.0.1:${port}` }
+  }
+  let serving = await serve()
+  const replace = async () => {
+    const old = serving
+    serving = await serve()
+    expect((await fetch(`${serving.url}/readyz`)).status).toBe(200)
+    old.process.kill('SIGTERM')
+    expect(await old.exited).toBe(0)
+  }
+
+  let loaded = true
+  const statuses: number[] = []
   const headers = { 'content-type': 'application/json' }
-  const body = JSON.stringify({ username: 'Alice', email: 'alice@example.com' })
-  expect((await fetch(url, { method: 'POST', headers, body })).status).toBe(201)
-  expect(await (await fetch(url)).json()).toMatchObject({ users: [{ username: 'Alice' }] })
-  expect((await fetch(`http://127.0.0.1:${port}/readyz`)).status).toBe(200)
-  old.process.kill('SIGTERM')
+  const load = async (client: number) => {
+    for (let i = 0; loaded; i++) {
+      const body = JSON.stringify({ username: `user ${client} ${i}`, email: `user${client}.${i}@example.com` })
+      const created = await fetch(`${serving.url}/users`, { method: 'POST', headers, body })
+      const listed = await fetch(`${serving.url}/users?limit=10`)
+      await Promise.all([created.text(), listed.text()])
+      statuses.push(created.status, listed.status)
+    }
+  }
+  const clients = [0, 1, 2, 3].map(load)
+  await expect.poll(() => statuses.length).toBeGreaterThan(20)
+  expect(await run(withMigration('alter table users add column note text'))).toBe(1)
+  await replace()
+  const old = main(['migrate'], { DATABASE_URL: database.url })
   expect(await old.exited).toBe(0)
+  await replace()
+  const before = statuses.length
+  await expect.poll(() => statuses.length).toBeGreaterThan(before + 20)
+  loaded = false
+  await Promise.all(clients)
+  expect(new Set(statuses)).toEqual(new Set([201, 200]))
+  serving.process.kill('SIGTERM')
+  expect(await serving.exited).toBe(0)
 })
 
 test('keeps nothing of a migration that fails, and says why', async () => {
