@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { apply, get, type KubernetesObject, kubectl, psql, reachable, running, settled, until } from './kubectl.ts'
 import { startLoad } from './load.ts'
 
-const RATE = 120
+const RATE = 200
 /**
  * A machine of two cores cannot load four pods with half a core each, nor start twelve: a lower threshold, and one pod more.
  */
@@ -10,7 +10,7 @@ const SMALL_MACHINE = `
 patches:
   - target: { kind: HorizontalPodAutoscaler, name: users-api }
     patch: |
-      - { op: replace, path: /spec/metrics/0/containerResource/target/averageValue, value: 100m }
+      - { op: replace, path: /spec/metrics/0/containerResource/target/averageValue, value: 50m }
       - { op: replace, path: /spec/maxReplicas, value: 5 }`
 /** Enough to scale up, and no flood for a machine that is too slow for the rate. */
 const IN_FLIGHT_MAX = 16
