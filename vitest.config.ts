@@ -26,7 +26,7 @@ export default defineConfig({
     exclude: LONG,
     globalSetup: 'test/setup.ts',
     // Most of the time they wait for processes and time-outs.
-    maxWorkers: 4,
+    maxWorkers: 3,
     // For what hangs; a machine that others use may be slow.
     testTimeout: 120_000,
     hookTimeout: 120_000,

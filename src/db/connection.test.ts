@@ -10,7 +10,8 @@ import { freePort } from '../../dev/postgres.ts'
 import { startApi } from '../../test/api.ts'
 import { addressOf, createTestDatabase } from '../../test/database.ts'
 import { parseConfig } from '../config.ts'
-import { connect, run } from './connection.ts'
+import { retry, TransientError } from '../retry.ts'
+import { type ConnectionOptions, connect, run } from './connection.ts'
 
 const server = addressOf(inject('postgresUrl'))
 const { user, password, port: target } = server
@@ -28,7 +29,7 @@ async function lead(from: ListenOptions) {
 
 /** Connects to what the text names, and says which database answered. */
 async function ask(text: string) {
-  const connection = await connect({ address: addressOf(text), applicationName: 'test' })
+  const connection = await patientConnect({ address: addressOf(text), applicationName: 'test' })
   const [row] = await run(connection, 'select current_database()', [])
   await connection.close(1000)
   return row?.[0]
@@ -101,11 +102,19 @@ test('over TLS a server is told the name that was asked for, and of the address 
   })
 })
 
+/** A connection, also on a machine that is too busy to answer at once. */
+const patientConnect = (options: ConnectionOptions) =>
+  retry(30_000, () =>
+    connect(options).catch((error: Error) => {
+      throw error.message === 'it does not answer' ? new TransientError(error.message) : error
+    }),
+  )
+
 test.each(['p@:/?#[]%&=+', `'"\\\`$;`, ' between  spaces ', 'größer, 密码 and 🔑', 'ª Ω ½'.normalize('NFD')])(
   'DB_PASSWORD may be any text: %s',
   async (secret) => {
     const role = `speaks_${process.pid}`
-    const admin = await connect({ address: server, applicationName: 'test' })
+    const admin = await patientConnect({ address: server, applicationName: 'test' })
     const [row] = await run(admin, "select format('create role %I login password %L', $1::text, $2::text)", [
       role,
       secret,
@@ -117,11 +126,11 @@ test.each(['p@:/?#[]%&=+', `'"\\\`$;`, ' between  spaces ', 'größer, 密码 an
     })
     const parts = { DB_HOST: server.host, DB_PORT: String(server.port), DB_USER: role, DB_PASSWORD: secret }
     const { address } = parseConfig(parts).database
-    const connection = await connect({ address, applicationName: 'test' })
+    const connection = await patientConnect({ address, applicationName: 'test' })
     expect(await run(connection, 'select current_user', [])).toEqual([[role]])
     await connection.close(1000)
     await expect(
-      connect({ address: { ...address, password: secret.slice(1) }, applicationName: 'test' }),
+      patientConnect({ address: { ...address, password: secret.slice(1) }, applicationName: 'test' }),
     ).rejects.toThrow('password authentication failed')
   },
 )
