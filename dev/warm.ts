@@ -4,21 +4,23 @@ import { once } from 'node:events'
 
 const TIMEOUT_MS = 60_000
 
+/** The environment of a service that has no database, listens on a free port at once, and stops at once. */
+export const WITHOUT_DATABASE = {
+  PORT: '0',
+  HOST: '127.0.0.1',
+  DB_HOST: '127.0.0.1',
+  DB_PORT: '1',
+  STARTUP_WAIT_MS: '0',
+  DRAIN_DELAY_MS: '0',
+}
+
 /**
  * Runs `main` until it has answered and stopped; the code that was compiled by then is in the cache. It runs with the
  * flags of this process: a cache fits the flags that it was made with.
  */
 export async function warm(main: string) {
-  const env = {
-    PORT: '0',
-    HOST: '127.0.0.1',
-    DB_HOST: '127.0.0.1',
-    DB_PORT: '1',
-    STARTUP_WAIT_MS: '0',
-    DRAIN_DELAY_MS: '0',
-  }
   const service = spawn(process.execPath, [...process.execArgv, main], {
-    env,
+    env: WITHOUT_DATABASE,
     stdio: ['ignore', 'pipe', 'inherit'],
     timeout: TIMEOUT_MS,
   })

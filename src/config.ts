@@ -45,7 +45,8 @@ const Settings = z.object({
   // Whoever sends requests here learns meanwhile to stop.
   DRAIN_DELAY_MS: milliseconds(2000, 'How long it keeps answering after SIGTERM, in ms'),
   SHUTDOWN_TIMEOUT_MS: integer(1, DAY_MS).default(20_000).describe('Longest time from SIGTERM to exit, in ms'),
-  // 0 turns off any of these time-outs. A proxy in front must be the first to close an idle connection: Google's load balancer waits 600 s.
+  // 0 turns off any of these four time-outs. A proxy in front must be the first to close an idle connection: Google's load
+  // balancer waits 600 s.
   KEEP_ALIVE_TIMEOUT_MS: milliseconds(620_000, 'How long an idle connection is kept, in ms'),
   HEADERS_TIMEOUT_MS: milliseconds(15_000, "Longest time for a request's headers to arrive, in ms"),
   REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request to arrive, in ms'),

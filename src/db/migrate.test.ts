@@ -14,6 +14,7 @@ import { freePort, startPostgres } from '../../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
 import { main, ROOT } from '../../test/process.ts'
 import { startProxy } from '../../test/proxy.ts'
+import { serve } from '../../test/service.ts'
 import { migrate } from './migrate.ts'
 
 let database: TestDatabase
@@ -87,18 +88,13 @@ test('leaves a database that is newer than the release as it is, says so and suc
 
 test('a release with a migration, and then the one before again: no request fails', async () => {
   await run()
-  const serve = async () => {
-    const release = main(['serve'], { DATABASE_URL: database.url, PORT: '0', DRAIN_DELAY_MS: '500' })
-    const [, port] = await release.printed(/"port":(\d+)/)
-    return { ...release, url: `http://127.0.0.1:${port}` }
-  }
-  let serving = await serve()
+  const start = () => serve({ DATABASE_URL: database.url, DRAIN_DELAY_MS: '500' })
+  let serving = await start()
   const replace = async () => {
     const old = serving
-    serving = await serve()
+    serving = await start()
     expect((await fetch(`${serving.url}/readyz`)).status).toBe(200)
-    old.process.kill('SIGTERM')
-    expect(await old.exited).toBe(0)
+    await old.stop()
   }
 
   let loaded = true
@@ -125,8 +121,7 @@ test('a release with a migration, and then the one before again: no request fail
   loaded = false
   await Promise.all(clients)
   expect(new Set(statuses)).toEqual(new Set([201, 200]))
-  serving.process.kill('SIGTERM')
-  expect(await serving.exited).toBe(0)
+  await serving.stop()
 })
 
 test('keeps nothing of a migration that fails, and says why', async () => {

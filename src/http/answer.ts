@@ -5,8 +5,8 @@ import type { Env } from './env.ts'
 type Headers = Record<string, string>
 
 /**
- * Every answer but the lines of a stream (`ndjson.ts`) is made here: it carries the request's id, and its headers stay a plain object, which the
- * Node adapter writes as they are. Building a `Headers` for each answer costs a tenth of the throughput.
+ * Every answer but the lines of a stream (`ndjson.ts`) is made here: it carries the request's id, and its headers stay a
+ * plain object, which the Node adapter writes as it is. Building a `Headers` for each costs a tenth of the throughput.
  */
 export function answer(c: Context<Env>, body: string | null, status: StatusCode, headers: Headers) {
   return new Response(body, { status, headers: { ...headers, 'X-Request-Id': c.get('requestId') } })

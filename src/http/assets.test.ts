@@ -7,6 +7,7 @@ import { brotliDecompressSync, gunzipSync } from 'node:zlib'
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { writeAssets } from '../../dev/assets.ts'
 import { bundle } from '../../dev/build.ts'
+import { WITHOUT_DATABASE } from '../../dev/warm.ts'
 import { type Api, startApi } from '../../test/api.ts'
 import { ROOT, run } from '../../test/process.ts'
 import { ASSETS } from './assets.ts'
@@ -59,14 +60,7 @@ test('a build serves them compressed, from its own folder', async () => {
   onTestFinished(() => rmSync(folder, { recursive: true }))
   await bundle(folder)
   writeAssets(join(folder, 'assets'))
-  const service = run(process.execPath, [join(folder, 'users-api.js')], {
-    PORT: '0',
-    HOST: '127.0.0.1',
-    DB_HOST: '127.0.0.1',
-    DB_PORT: '1',
-    STARTUP_WAIT_MS: '0',
-    DRAIN_DELAY_MS: '0',
-  })
+  const service = run(process.execPath, [join(folder, 'users-api.js')], WITHOUT_DATABASE)
   const [, port] = await service.printed(/"port":(\d+)/)
   const url = `http://127.0.0.1:${port}`
   const paths = await assetsOf(url)
