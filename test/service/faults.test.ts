@@ -81,10 +81,14 @@ async function right(): Promise<number> {
 /** The pooler's own pause before it connects again comes on top. */
 const RECOVERY_MS = 2000 + SLACK_MS + (pooled ? 2000 : 0)
 
+/** The connections of the service. A pooler gives them the service's role at once, its name only with a statement. */
+const OURS = `from pg_stat_activity where usename = '${role.user}'`
+const cutAll = () => admin.unsafe(`select pg_terminate_backend(pid) ${OURS}`)
+
 /** Waits until a statement of the service waits for a lock, and says how many do. */
 async function lockWaiters(): Promise<number> {
   for (let i = 0; i < 1000; i++) {
-    const rows = await admin`select from pg_stat_activity where application_name = 'test' and wait_event_type = 'Lock'`
+    const rows = await admin.unsafe(`select ${OURS} and wait_event_type = 'Lock'`)
     if (rows.length > 0) return rows.length
     await sleep(5)
   }
@@ -247,7 +251,7 @@ test('backends terminated: reads are answered; a write may be 503, and is safe t
   for (let i = 0; i < 5; i++) {
     await right()
     await stop.settled()
-    await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+    await cutAll()
   }
   const { read, write, created } = await stop()
   expect(read).toEqual([200])
@@ -307,14 +311,15 @@ test('no connection left (53300): 503, and right again by itself', async () => {
     postgres(pg.url, { max: 1, max_lifetime: null, onnotice: () => {} }),
   )
   onTestFinished(async () => void (await Promise.all(others.map((sql) => sql.end({ timeout: 1 })))))
-  const ours = "from pg_stat_activity where application_name = 'test'"
-  // Ours come back as fast as the others come: until every place is theirs.
-  for (let [n] = [1]; n > 0; ) {
-    await admin.unsafe(`select pg_terminate_backend(pid) ${ours}`)
+  // Ours come back as fast as the others come: until every place is taken, and none by ours.
+  for (let places = { all: 0, ours: 0 }; places.all < settings.max_connections || places.ours > 0; ) {
+    await cutAll()
     await Promise.allSettled(others.map((sql) => sql`select 1`))
     await sleep(100)
-    const [row] = await admin.unsafe(`select count(*)::int as n ${ours}`)
-    n = row?.n
+    const [row] = await admin<(typeof places)[]>`
+      select count(*)::int as all, (count(*) filter (where usename = ${role.user}))::int as ours
+      from pg_stat_activity where backend_type = 'client backend'`
+    if (row) places = row
   }
   expect(await unavailable()).toBeLessThan(SLACK_MS)
   expect((await create()).status).toBe(503)
@@ -412,15 +417,16 @@ test('new connections refused, as after a change of the password: the open ones 
 
 test('read-only after a failover (25006): writes are 503, reads go on, and right again by itself', async () => {
   const demote = (on: boolean) =>
-    admin.unsafe(`alter database postgres set default_transaction_read_only = ${on ? 'on' : 'off'}`)
+    admin.begin('read write', (transaction) =>
+      transaction.unsafe(`alter database postgres set default_transaction_read_only = ${on ? 'on' : 'off'}`),
+    )
   await demote(true)
-  await admin`select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'test'`
+  onTestFinished(() => demote(false))
+  await cutAll()
   await sleep(300)
   for (let i = 0; i < 3; i++) expect((await create()).status).toBe(503)
   expect((await api.request('GET', '/users')).status).toBe(200)
-  const own = postgres(pg.url, { max: 1, connection: { default_transaction_read_only: 'off' } as never })
-  await own.unsafe('alter database postgres set default_transaction_read_only = off')
-  await own.end()
+  await demote(false)
   // To leave a demoted primary is the pooler's task, or its operator's.
   await pooler?.reconnect()
   // Nothing ends the old connections: they are left because they are read-only.
