@@ -421,7 +421,7 @@ test('read-only after a failover (25006): writes are 503, reads go on, and right
       transaction.unsafe(`alter database postgres set default_transaction_read_only = ${on ? 'on' : 'off'}`),
     )
   await demote(true)
-  onTestFinished(() => demote(false))
+  onTestFinished(async () => void (await demote(false)))
   await cutAll()
   await sleep(300)
   for (let i = 0; i < 3; i++) expect((await create()).status).toBe(503)
