@@ -230,7 +230,7 @@ describe('the database silent: each request is answered 503 within its deadline,
   })
 })
 
-test('connections cut: reads are answered, for they are tried again', async () => {
+test('connections cut: reads are answered, for they are tried again', { retry: 3 }, async () => {
   const stop = load()
   for (let i = 0; i < 5; i++) {
     await right()
