@@ -134,7 +134,12 @@ export function buildFiles(files: Record<string, string>): Manifest[] {
 export const merged = (...literals: string[]) => [{ name: 'users-api', behavior: 'merge', literals }]
 
 /** What components need to know from their user. */
-export const needed = merged('CLOUDSQL_INSTANCE=mine', 'SECRETS_PROJECT=mine', 'TLS_DOMAIN=mine')
+export const needed = merged(
+  'CLOUDSQL_INSTANCE=mine',
+  'SECRETS_PROJECT=mine',
+  'TLS_DOMAIN=mine',
+  'OTEL_EXPORTER_OTLP_ENDPOINT=http://collector.mine.svc:4318',
+)
 
 /** A component and those that it stands on, as a kustomization of the user names them. */
 export const withItsOwn = (component: string) =>
@@ -159,15 +164,17 @@ export function apiContainers(manifests: Manifest[]) {
   return new Map((deployment ? containersOf(deployment) : []).map((container) => [container.name, container]))
 }
 
-/** A container's variables as the kubelet puts them together; a value that is read elsewhere is undefined. */
+/** A container's variables as the kubelet puts them together; a Secret's value is undefined. */
 export function environmentOf({ env = [], envFrom = [] }: Container, manifests: Manifest[]) {
   const variables = new Map<string, string | undefined>()
+  const dataOf = (configMap: string) =>
+    manifests.find(({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === configMap)?.data ?? {}
   for (const { configMapRef } of envFrom) {
-    const configMap = manifests.find(
-      ({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === configMapRef.name,
-    )
-    for (const [name, value] of Object.entries(configMap?.data ?? {})) variables.set(name, value)
+    for (const [name, value] of Object.entries(dataOf(configMapRef.name))) variables.set(name, value)
   }
-  for (const { name, value } of env) variables.set(name, value)
+  for (const { name, value, valueFrom } of env) {
+    const key = valueFrom?.configMapKeyRef
+    variables.set(name, key ? dataOf(key.name)[key.key] : value)
+  }
   return variables
 }

@@ -24,13 +24,18 @@ const added = components.map((folder) => `../../${folder}`)
 
 describe('settings', () => {
   test.each(added)('are those of the user beside %s, and reach every container but for a few', (component) => {
-    const literals = settings.map(({ name }) => `${name}=mine`)
-    const configMapGenerator = merged(...(needed[0]?.literals ?? []), ...literals)
+    const given = needed[0]?.literals ?? []
+    // Each another, so that one which comes from another's is told apart.
+    const others = settings.map(({ name }) => `${name}=mine, for ${name}`)
+    const isGiven = (literal: string) => given.some((one) => one.split('=')[0] === literal.split('=')[0])
+    const literals = [...given, ...others.filter((literal) => !isGiven(literal))]
+    const configMapGenerator = merged(...literals)
     const manifests = buildMine({ resources: ['../gke'], components: withItsOwn(component), configMapGenerator })
     for (const [name, own] of Object.entries(OWN_SETTINGS)) {
       const container = apiContainers(manifests).get(name)
       const variables = container && environmentOf(container, manifests)
-      const missed = settings.map((one) => one.name).filter((one) => variables?.get(one) !== 'mine')
+      const reached = (one: string) => literals.includes(`${one}=${variables?.get(one)}`)
+      const missed = settings.map((one) => one.name).filter((one) => !reached(one))
       expect(missed.sort(), name).toEqual(own.toSorted())
     }
   })
@@ -53,18 +58,25 @@ describe('what a component needs to know', () => {
   test.each([
     ['external-secrets', 'SECRETS_PROJECT'],
     ['tls-gke', 'TLS_DOMAIN'],
+    ['tracing', 'OTEL_EXPORTER_OTLP_ENDPOINT'],
   ])('and is not told: %s cannot be built, and names %s', (component, name) => {
     const mine = { resources: ['../gke'], components: [`../../components/${component}`] }
     expect(() => buildMine(mine)).toThrow(`data.${name}\` is missing`)
   })
 
-  test('and is not told: the kubelet finds no key CLOUDSQL_INSTANCE, and says so', () => {
-    const manifests = buildMine({ resources: ['../gke'], components: ['../../components/cloudsql'] })
-    const proxy = apiContainers(manifests).get('cloud-sql-proxy')
-    const key = proxy?.env?.find(({ name }) => name === 'CLOUDSQL_INSTANCE')?.valueFrom?.configMapKeyRef
-    const configMap = manifests.find(({ kind, metadata }) => kind === 'ConfigMap' && metadata.name === key?.name)
-    expect(configMap?.data).toMatchObject({ LOG_LEVEL: 'info' })
-    expect(configMap?.data).not.toHaveProperty('CLOUDSQL_INSTANCE')
+  test.each([
+    ['cloudsql', 'cloud-sql-proxy', 'CLOUDSQL_INSTANCE'],
+    ['auth', 'api', 'AUTH_ISSUER'],
+    ['auth-iap', 'api', 'AUTH_IAP_AUDIENCE'],
+  ])('and is not told: for %s the kubelet finds no key for %s, and names %s', (component, container, name) => {
+    const manifests = buildMine({ resources: ['../gke'], components: [`../../components/${component}`] })
+    const variable = apiContainers(manifests)
+      .get(container)
+      ?.env?.find((one) => one.name === name)
+    const configMap = manifests.find(({ kind, data }) => kind === 'ConfigMap' && data?.LOG_LEVEL === 'info')
+    // Without `optional: true`.
+    expect(variable?.valueFrom).toEqual({ configMapKeyRef: { name: configMap?.metadata.name, key: name } })
+    expect(configMap?.data).not.toHaveProperty(name)
   })
 
   test.each([
