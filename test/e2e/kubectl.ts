@@ -201,6 +201,13 @@ export const node = (pod: string, script: string, namespace = NAMESPACE) =>
     ...['/nodejs/bin/node', '--input-type=module', '--eval', script],
   )
 
+/** JavaScript that tries to open a connection, and prints `open`, or why not. */
+export const attempt = (host: string, port: number) => `
+  import { connect } from 'node:net'
+  const socket = connect({ host: '${host}', port: ${port}, timeout: 3000 })
+  const end = (text) => { console.log(text); process.exit() }
+  socket.on('connect', () => end('open')).on('timeout', () => end('silence')).on('error', (error) => end(error.code))`
+
 /**
  * Starts a pod of the API's image that runs JavaScript, in a namespace whose policies do not keep it from speaking. It is ready when
  * it listens on 8080. `node` runs more in it.
@@ -215,7 +222,7 @@ export async function startPod(namespace: string, name: string, script: string):
   }
   // As root, so that it may listen on 443.
   const spec = { terminationGracePeriodSeconds: 0, securityContext: { runAsUser: 0 }, containers: [container] }
-  const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name }, spec }
+  const pod = { apiVersion: 'v1', kind: 'Pod', metadata: { name, labels: { app: name } }, spec }
   await kubectlWithInput(JSON.stringify(pod), `--namespace=${namespace}`, 'apply', '--filename=-')
   await kubectl(`--namespace=${namespace}`, 'wait', '--for=condition=Ready', `pod/${name}`, '--timeout=60s')
   return get<Pod>('pod', name, `--namespace=${namespace}`)

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import {
+  attempt,
   type ContainerStatus,
   get,
   kubectl,
@@ -13,13 +14,6 @@ import {
 
 const ELSEWHERE = 'users-e2e-elsewhere'
 const HINT = "if this is 'open' everywhere: does the cluster's network enforce NetworkPolicies?"
-
-/** Tries to open a connection: `open`, or why not. */
-const attempt = (host: string, port: number) => `
-  import { connect } from 'node:net'
-  const socket = connect({ host: '${host}', port: ${port}, timeout: 3000 })
-  const end = (text) => { console.log(text); process.exit() }
-  socket.on('connect', () => end('open')).on('timeout', () => end('silence')).on('error', (error) => end(error.code))`
 
 /** What pods in another namespace run. */
 const LISTEN = `
