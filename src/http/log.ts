@@ -127,12 +127,7 @@ export const requestLog = ({ log, slowRequestMs, logRequests }: RequestLogOption
     await next()
     const ms = performance.now() - start
     events.emit('answered', c, ms)
-    const isSlow = slowRequestMs > 0 && ms >= slowRequestMs
-    if (!isSlow && Math.random() >= logRequests) return
-    logLine(
-      c,
-      isSlow ? 'warn' : 'info',
-      { status: c.res.status, ms: Math.round(ms) },
-      isSlow ? 'slow request' : 'request',
-    )
+    const fields = { status: c.res.status, ms: Math.round(ms) }
+    if (slowRequestMs > 0 && ms >= slowRequestMs) logLine(c, 'warn', fields, 'slow request')
+    else if (Math.random() < logRequests) logLine(c, 'info', fields, 'request')
   })
