@@ -95,7 +95,6 @@ test.each([
   ['DB_SSLROOTCERT', fileURLToPath(import.meta.url)],
   ['DEADLINE_MS', '1.5'],
   ['DEADLINE_MS', '60001'],
-  ['DB_WRITE_CONNECTIONS', '4'],
   ['MAX_BODY_BYTES', '0'],
   ['DB_API_USER', 'users_api'],
   ['METRICS_PORT', '3000'],
