@@ -5,7 +5,7 @@ import { limitRequests, receiveBody } from './limits.ts'
 import { type RequestLogOptions, requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
 import { errorPage, wantsHtml } from './page.ts'
-import { notFound, onError, unavailableProblem } from './problem.ts'
+import { notFound, onError, refuse } from './problem.ts'
 
 export type BaseOptions = RequestLogOptions & {
   /** Makes spans of requests, around all that they pass. */
@@ -29,7 +29,7 @@ export const baseApp = ({ trace, ready, stopping, deadlineMs, maxBodyBytes, maxR
     .use(...(trace ? [trace] : []), requestLog(options))
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
-      if (stopping.aborted) throw unavailableProblem('stopping', 'This process is stopping.')
+      if (stopping.aborted) throw refuse('stopping', 'This process is stopping.')
       await ready()
       return json(c, { status: 'ok' }, 200)
     })

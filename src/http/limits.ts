@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import { createMiddleware } from 'hono/factory'
 import { events, type Limited } from '../events.ts'
 import type { Env } from './env.ts'
-import { Problem, unavailableProblem } from './problem.ts'
+import { Problem, refuse } from './problem.ts'
 
 /** Bodies up to the limit of headers are not counted: every connection may hold one. */
 const SMALL_BODY_BYTES = 16 * 1024
@@ -15,7 +15,7 @@ const DROP_MS = 1000
 export function limit(max: number, what: Limited, detail: string) {
   let running = 0
   return async function limited<T>(run: () => Promise<T>): Promise<T> {
-    if (running >= max) throw unavailableProblem(what, detail)
+    if (running >= max) throw refuse(what, detail)
     running++
     events.emit('underWay', what, 1)
     try {

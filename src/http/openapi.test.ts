@@ -14,7 +14,7 @@ import { MAX_HEADER_BYTES, PARSER_PROBLEMS } from './listener.ts'
 import { createLog } from './log.ts'
 import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
 import { ID } from './path.ts'
-import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, TITLES, unavailableProblem } from './problem.ts'
+import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, refuse, TITLES } from './problem.ts'
 import { problemOf } from './refusal.ts'
 import { JSON_MEDIA_TYPES, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
 
@@ -181,7 +181,7 @@ test('has an example of each failure that is what the service says', () => {
     unsupported(JSON_MEDIA_TYPES),
     problemOf('item', { outcome: 'reference-missing', field: 'ownerId' }),
     INTERNAL,
-    unavailableProblem('database'),
+    refuse('database'),
   ]
   const { responses, headers } = description.components
   const described = Object.keys(responses).filter((name) => name.startsWith('Problem'))

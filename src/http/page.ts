@@ -6,7 +6,7 @@ import { answer } from './answer.ts'
 import { assetPath } from './assets.ts'
 import { CACHE } from './conditional.ts'
 import type { Env } from './env.ts'
-import { noteRefusal, type Problem, problemFor, TITLES } from './problem.ts'
+import { type Problem, problemFor, TITLES } from './problem.ts'
 
 const { name, version } = packageJson
 
@@ -32,7 +32,6 @@ export const wantsHtml = (c: Context) =>
 
 /** Answers with a page: the frame that all share, around `content`, which has the landmark `main`. */
 export async function page(c: Context<Env>, title: string, content: Html, problem?: Problem) {
-  if (problem) noteRefusal(problem)
   const icon = assetPath('icon.svg')
   const text = await html`<!doctype html>
 <html lang="en">

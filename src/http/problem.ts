@@ -14,8 +14,6 @@ export type ProblemOptions = {
   /** Where a body is at fault. Each pointer is a JSON Pointer (RFC 6901). */
   errors?: { pointer: string; detail: string }[]
   headers?: Record<string, string>
-  /** Why a 503 was given, for the metrics. */
-  refusal?: Refusal
 }
 
 /** Thrown anywhere under the app to answer with problem details. */
@@ -54,9 +52,11 @@ export function problemJson(problem: Problem, target: string | undefined, reques
   return escapeLineEnds(JSON.stringify(body))
 }
 
-/** 503 that asks to come back in a second: the database or this process cannot take the request now. */
-export const unavailableProblem = (refusal: Refusal, detail = 'The database cannot take this request now.') =>
-  new Problem(503, detail, { headers: { 'Retry-After': '1' }, refusal })
+/** Refuses a request, which the metrics count: 503 that asks to come back in a second. */
+export function refuse(why: Refusal, detail = 'The database cannot take this request now.'): Problem {
+  events.emit('refused', why)
+  return new Problem(503, detail, { headers: { 'Retry-After': '1' } })
+}
 
 const LOST =
   'The connection to the database was lost: a change may have been made or not. Repeat it; a POST, with its Idempotency-Key.'
@@ -70,20 +70,14 @@ export function problemFor(error: Error, c: Context<Env>): Problem {
   if (error instanceof DatabaseUnavailable) {
     logLine(c, 'warn', entry, 'request failed: database unavailable')
     const mayHaveChanged = error.reached === 'lost' && !['GET', 'HEAD'].includes(c.req.method)
-    return unavailableProblem('database', mayHaveChanged ? LOST : undefined)
+    return refuse('database', mayHaveChanged ? LOST : undefined)
   }
   logLine(c, 'error', entry, 'request failed')
   return INTERNAL
 }
 
-/** Tells the metrics of an answer that is a 503. */
-export function noteRefusal({ options: { refusal } }: Problem) {
-  if (refusal) events.emit('refused', refusal)
-}
-
 export const onError: ErrorHandler<Env> = (error, c) => {
   const problem = problemFor(error, c)
-  noteRefusal(problem)
   const body = problemJson(problem, c.req.url, c.get('requestId'))
   return answer(c, body, problem.status, { ...PROBLEM_HEADERS, ...problem.options.headers })
 }
