@@ -80,14 +80,10 @@ const lookUp = (field: Field, values: Values) =>
   ${input(field, { values })}<button class="button">Look up</button>
 </form>`
 
-const NO_USERS = html`<p class="empty"><strong>There are no users yet</strong><br>
-  Add the first one here, or try a POST in the <a href="/docs">API reference</a>.</p>`
-const NONE_FOUND = html`<p class="empty">No user was found.</p>`
-
 /** A page of the list. `query` is what asked for it, `next` the cursor of the page after it. */
 export function listView(users: User[], next: string | null, query: Record<string, string>): Html {
   const isPart = Object.keys(query).length > 0
-  const none = isPart ? NONE_FOUND : NO_USERS
+  const none = html`<p class="empty">${isPart ? 'No user was found.' : 'There are no users yet.'}</p>`
   return html`<main>
     <div class="head"><h1>Users</h1><a class="button primary" href="/users/new">Add a user</a></div>
     <div class="look-ups">${FIELDS.map((field) => lookUp(field, query))}</div>
