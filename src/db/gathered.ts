@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { events } from '../events.ts'
+import { at, type Joined } from './columnar.ts'
 import { gather } from './gather.ts'
 import { type Pool, runner } from './pool.ts'
 import { arrayText, type Run } from './statement.ts'
@@ -16,14 +17,24 @@ const CONFLICTS_EXPECTED_MS = 1000
 /** A page counts for so many rows at least, because each is a scan of its own. */
 const PAGE_WEIGHT_MIN = 100
 
-/** Makes a function that gets one row by its id; ids that are asked for together share a statement. */
-export const gatherGets = <T>(db: Pool, find: (run: Run, ids: string) => Promise<Map<number, T>>) =>
-  gather<number, T | undefined>({
+/**
+ * Makes a function that gets one row by its id, with its version; ids that are asked for together share a statement.
+ * @param getRows reads rows as one row of joined columns, in any order; it is given their ids as the text of an array
+ */
+export const gatherGets = <Columns extends { versions: Joined<number> | null }, Row extends { id: number }>(
+  db: Pool,
+  getRows: (run: Run, asked: { ids: string }) => Promise<Columns[]>,
+  rowsOf: (columns: Columns) => Row[],
+) =>
+  gather<number, (Row & { version: number }) | undefined>({
     maxInFlight: 2,
     maxWeight: 100,
     async run(ids, until) {
       events.emit('batch', 'gets', ids.length)
-      const found = await find(runner(db, 'read', until), arrayText(ids))
+      const [columns] = await getRows(runner(db, 'read', until), { ids: arrayText(ids) })
+      const rows = columns ? rowsOf(columns) : []
+      const versions = columns?.versions?.() ?? []
+      const found = new Map(rows.map((row, i) => [row.id, { ...row, version: at(versions, i) }]))
       return ids.map((id) => found.get(id))
     },
   })

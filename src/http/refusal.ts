@@ -10,6 +10,15 @@ export function done<T extends { version: number }>(noun: string, result: T | Re
   return result
 }
 
+/**
+ * What was found.
+ * @throws Problem 404 if it is not there
+ */
+export function found<T>(noun: string, row: T | undefined): T {
+  if (!row) throw problemOf(noun, { outcome: 'missing' })
+  return row
+}
+
 /** The problem that tells a client why nothing was done; `noun` is the name of what it asked for, such as 'user'. */
 export function problemOf(noun: string, refused: Refusal): Problem {
   switch (refused.outcome) {

@@ -8,9 +8,8 @@ import { encodeCursor, LIMIT_DEFAULT } from '../http/list.ts'
 import { page } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
 import { Problem, problemFor } from '../http/problem.ts'
-import { done, problemOf } from '../http/refusal.ts'
+import { done, found } from '../http/refusal.ts'
 import { invalid, valid } from '../http/validate.ts'
-import { atVersion } from '../resource.ts'
 import { NewUser, type User } from './schemas.ts'
 import type { UserStore } from './store.ts'
 import { FORMS, type Form, type FormName, formView, listView, type Values } from './views.ts'
@@ -36,8 +35,6 @@ const showForm = (c: Context<Env>, name: FormName, form: Form) =>
  */
 export function userForms(store: UserStore) {
   const guard = csrf()
-  const present = async (c: Context<Env>, id: number) =>
-    done(NOUN, atVersion(await store.get(id, c.get('until')), undefined))
 
   async function change(c: Context<Env>, name: FormName, id: number, { etag = '', username, email }: Values) {
     const until = c.get('until')
@@ -50,7 +47,7 @@ export function userForms(store: UserStore) {
 
   /** Shows the form of a user at its present version, with what was typed when it showed an older one. */
   async function showPresent(c: Context<Env>, name: FormName, id: number, sent?: Values) {
-    const { version, ...stored } = await present(c, id)
+    const { version, ...stored } = found(NOUN, await store.get(id, c.get('until')))
     const values = { ...(sent ?? stored), etag: entityTag(version) }
     return showForm(c, name, { values, stored, problem: sent && new Problem(412, STALE) })
   }
@@ -60,9 +57,8 @@ export function userForms(store: UserStore) {
     await guard(c, async () => {}).catch(() => Promise.reject(new Problem(403, FOREIGN)))
     const values: Values = Object.fromEntries(new URLSearchParams(String(c.get('body'))))
     try {
-      const result = await change(c, name, id, values)
-      if (result && 'outcome' in result) throw problemOf(NOUN, result)
-      return answer(c, null, 303, { Location: pathTo(result?.id ?? id) })
+      const changed = done(NOUN, await change(c, name, id, values))
+      return answer(c, null, 303, { Location: pathTo(changed.id) })
     } catch (error) {
       const problem = problemFor(error as Error, c)
       return problem.status === 412 ? showPresent(c, name, id, values) : showForm(c, name, { values, problem })

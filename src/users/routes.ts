@@ -7,9 +7,8 @@ import { LIMIT_DEFAULT, nextLink, pageOf } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
-import { done, problemOf } from '../http/refusal.ts'
+import { done, found } from '../http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../http/validate.ts'
-import { atVersion } from '../resource.ts'
 import { listPage } from './page.ts'
 import { ListQuery, NewUser, UserPatch } from './schemas.ts'
 import type { UserStore } from './store.ts'
@@ -18,8 +17,7 @@ const NOUN = 'user'
 
 /** The routes under `/users`. At most `maxStreams` streams of all users run at a time. With `page`, people get a page. */
 export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams: number; page: boolean }) {
-  const present = async (c: Context<Env>, id: number) =>
-    done(NOUN, atVersion(await store.get(id, c.get('until')), undefined))
+  const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   async function change(c: Context<Env>, id: number, patch: UserPatch) {
     const versions = await startingVersions(c, NOUN, () => present(c, id))
@@ -59,8 +57,7 @@ export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams:
     .delete('/:id', valid('param', PathId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const refused = await store.remove(id, versions, c.get('until'))
-      if (refused) throw problemOf(NOUN, refused)
+      done(NOUN, await store.remove(id, versions, c.get('until')))
       return answer(c, null, 204, {})
     })
 }

@@ -99,7 +99,7 @@ export const updateUser = prepare(($: Placeholders<'id' | 'versions' | Field>) =
 )
 
 export const removeUser = prepare(($: Placeholders<'id' | 'versions'>) =>
-  builder.delete(users).where(isAtVersion(users, $)).returning({ id }),
+  builder.delete(users).where(isAtVersion(users, $)).returning({ id, version }),
 )
 
 /** Users other than `id` who stand in the way of this username, email or Idempotency-Key. */

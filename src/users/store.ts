@@ -1,6 +1,5 @@
-import { at } from '../db/columnar.ts'
+import { createChange } from '../db/change.ts'
 import { NO_ID } from '../db/columns.ts'
-import { createExclusive } from '../db/exclusive.ts'
 import { gatherGets, gatherInserts, gatherPages } from '../db/gathered.ts'
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
@@ -12,14 +11,13 @@ import * as statements from './statements.ts'
 /** A user and the version that its entity tag names: 1 at first, one more after each change. */
 export type StoredUser = User & { version: number }
 type NewRow = NewUser & Idempotency
+type Removed = Pick<StoredUser, 'id' | 'version'>
 /** The user with this username and this email, as far as they are given; all users if neither is. */
 type Sought = { username?: string | undefined; email?: string | undefined }
 
 export type UserStore = ReturnType<typeof createUserStore>
 
 const FIELDS = ['username', 'email'] as const
-
-const versionsText = (versions: Versions) => (versions ? arrayText(versions) : null)
 
 /** A user as it was just after its creation: so its first answer can be given again. */
 const asCreated = (id: number, { username, email }: NewUser, createdAt: string): StoredUser => {
@@ -46,21 +44,10 @@ const inserting = (statement: typeof statements.insertAll) => async (run: Run, r
  * Each throws DatabaseUnavailable when the database cannot be asked in time.
  */
 export function createUserStore(db: Pool) {
-  const runExclusive = createExclusive()
-
-  const get = gatherGets<StoredUser>(db, async (run, ids) => {
-    const [columns] = await statements.getUsers(run, { ids })
-    const versions = columns?.versions?.() ?? []
-    const users = columns ? statements.usersOf(columns) : []
-    return new Map(users.map((user, row) => [user.id, { ...user, version: at(versions, row) }]))
-  })
+  const get = gatherGets(db, statements.getUsers, statements.usersOf)
   const pages = gatherPages(db, statements.listPages, statements.usersOf)
   const insert = gatherInserts(db, inserting(statements.insertAll), inserting(statements.insertOrSkip))
-
-  /** Why a change met no row. */
-  async function missed(id: number, versions: Versions, until: number): Promise<Refusal> {
-    return { outcome: versions && (await get(id, until)) ? 'stale' : 'missing' }
-  }
+  const change = createChange(db, get)
 
   /** The fields that rivals have; none if they came and went. */
   const conflict = (rivals: Awaited<ReturnType<typeof statements.findRivals>>): Refusal | undefined => {
@@ -104,9 +91,9 @@ export function createUserStore(db: Pool) {
       const { username = null, email = null } = patch
       if (username === null && email === null) return atVersion(await get(id, until), versions)
       try {
-        const values = { id, username, email, versions: versionsText(versions) }
-        const [row] = await runExclusive(id, () => statements.updateUser(runner(db, 'write', until), values))
-        return row ?? (await missed(id, versions, until))
+        return await change(id, versions, until, (run, versions) =>
+          statements.updateUser(run, { id, username, email, versions }),
+        )
       } catch (error) {
         if (!isUniqueViolation(error)) throw error
         const rivals = await statements.findRivals(runner(db, 'read', until), { id, username, email, key: null })
@@ -116,12 +103,10 @@ export function createUserStore(db: Pool) {
       }
     },
 
-    /** Deletes the user, if its version is one of `versions`; says why not. */
-    async remove(id: number, versions: Versions, until: number): Promise<Refusal | undefined> {
+    /** Deletes the user, if its version is one of `versions`. */
+    async remove(id: number, versions: Versions, until: number): Promise<Removed | Refusal> {
       try {
-        const values = { id, versions: versionsText(versions) }
-        const [row] = await runExclusive(id, () => statements.removeUser(runner(db, 'write', until), values))
-        return row ? undefined : await missed(id, versions, until)
+        return await change(id, versions, until, (run, versions) => statements.removeUser(run, { id, versions }))
       } catch (error) {
         if (!isForeignKeyViolation(error)) throw error
         return { outcome: 'referenced', by: error.table_name ?? 'references' }

@@ -6,9 +6,8 @@ import { idempotencyOf } from '../../../src/http/idempotency.ts'
 import { LIMIT_DEFAULT, nextLink, pageOf } from '../../../src/http/list.ts'
 import { streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
-import { done, problemOf } from '../../../src/http/refusal.ts'
+import { done, found } from '../../../src/http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
-import { atVersion } from '../../../src/resource.ts'
 import { ListQuery, NoteInput, NotePatch } from './schemas.ts'
 import type { NoteStore } from './store.ts'
 
@@ -16,8 +15,7 @@ const NOUN = 'note'
 
 /** The routes under `/notes`. */
 export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: number }) {
-  const present = async (c: Context<Env>, id: number) =>
-    done(NOUN, atVersion(await store.get(id, c.get('until')), undefined))
+  const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   async function change(c: Context<Env>, id: number, patch: NotePatch) {
     const versions = await startingVersions(c, NOUN, () => present(c, id))
@@ -50,8 +48,7 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
     .delete('/:id', valid('param', PathId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      const refused = await store.remove(id, versions, c.get('until'))
-      if (refused) throw problemOf(NOUN, refused)
+      done(NOUN, await store.remove(id, versions, c.get('until')))
       return answer(c, null, 204, {})
     })
 }

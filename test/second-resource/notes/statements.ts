@@ -78,7 +78,7 @@ export const updateNote = prepare(($: Placeholders<'id' | 'versions' | 'userId' 
 )
 
 export const removeNote = prepare(($: Placeholders<'id' | 'versions'>) =>
-  builder.delete(notes).where(isAtVersion(notes, $)).returning({ id }),
+  builder.delete(notes).where(isAtVersion(notes, $)).returning({ id, version }),
 )
 
 export const findByKey = prepare(($: Placeholders<'key'>) =>

@@ -1,5 +1,4 @@
-import { at } from '../../../src/db/columnar.ts'
-import { createExclusive } from '../../../src/db/exclusive.ts'
+import { createChange } from '../../../src/db/change.ts'
 import { gatherGets, gatherInserts, gatherPages } from '../../../src/db/gathered.ts'
 import { type Pool, runner } from '../../../src/db/pool.ts'
 import { arrayText, type Run } from '../../../src/db/statement.ts'
@@ -14,7 +13,6 @@ type NewRow = NoteInput & Idempotency
 export type NoteStore = ReturnType<typeof createNoteStore>
 
 const NO_USER: Refusal = { outcome: 'reference-missing', field: 'userId' }
-const versionsText = (versions: Versions) => (versions ? arrayText(versions) : null)
 const asCreated = (id: number, { userId, text }: NoteInput, createdAt: string): StoredNote => ({
   ...{ id, userId, text, createdAt, updatedAt: createdAt, version: 1 },
 })
@@ -39,19 +37,10 @@ const inserting = (statement: typeof statements.insertAll) => async (run: Run, r
 }
 
 export function createNoteStore(db: Pool) {
-  const runExclusive = createExclusive()
-  const get = gatherGets<StoredNote>(db, async (run, ids) => {
-    const [columns] = await statements.getNotes(run, { ids })
-    const versions = columns?.versions?.() ?? []
-    const notes = columns ? statements.notesOf(columns) : []
-    return new Map(notes.map((note, row) => [note.id, { ...note, version: at(versions, row) }]))
-  })
+  const get = gatherGets(db, statements.getNotes, statements.notesOf)
   const pages = gatherPages(db, statements.listPages, statements.notesOf)
   const insert = gatherInserts(db, inserting(statements.insertAll), inserting(statements.insertOrSkip))
-
-  const missed = async (id: number, versions: Versions, until: number): Promise<Refusal> => ({
-    outcome: versions && (await get(id, until)) ? 'stale' : 'missing',
-  })
+  const change = createChange(db, get)
 
   return {
     get,
@@ -75,19 +64,16 @@ export function createNoteStore(db: Pool) {
       const { userId = null, text = null } = patch
       if (userId === null && text === null) return atVersion(await get(id, until), versions)
       try {
-        const values = { id, userId, text, versions: versionsText(versions) }
-        const [row] = await runExclusive(id, () => statements.updateNote(runner(db, 'write', until), values))
-        return row ?? (await missed(id, versions, until))
+        return await change(id, versions, until, (run, versions) =>
+          statements.updateNote(run, { id, userId, text, versions }),
+        )
       } catch (error) {
         if (!isForeignKeyViolation(error)) throw error
         return NO_USER
       }
     },
 
-    async remove(id: number, versions: Versions, until: number): Promise<Refusal | undefined> {
-      const values = { id, versions: versionsText(versions) }
-      const [row] = await runExclusive(id, () => statements.removeNote(runner(db, 'write', until), values))
-      return row ? undefined : await missed(id, versions, until)
-    },
+    remove: (id: number, versions: Versions, until: number): Promise<Pick<StoredNote, 'id' | 'version'> | Refusal> =>
+      change(id, versions, until, (run, versions) => statements.removeNote(run, { id, versions })),
   }
 }
