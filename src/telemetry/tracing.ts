@@ -33,8 +33,7 @@ const isSampled = (span: otel.Span) => (span.spanContext().traceFlags & otel.Tra
  * @param onLost is called when the collector did not take spans
  */
 export function startTracing({ ratio, parentBased }: { ratio: number; parentBased: boolean }, onLost: () => void) {
-  const ignore = () => {}
-  const logger = { error: onLost, warn: onLost, info: ignore, debug: ignore, verbose: ignore }
+  const logger = { error: onLost, warn: onLost, info() {}, debug() {}, verbose() {} }
   otel.diag.setLogger(logger, otel.DiagLogLevel.WARN)
   const root = new sdk.TraceIdRatioBasedSampler(ratio)
   const provider = new sdk.TracerProvider({
