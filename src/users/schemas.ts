@@ -6,6 +6,10 @@ import { ID } from '../http/path.ts'
 
 export const USERNAME_MAX_LENGTH = 80
 
+/** What no two users share, and what a person fills in. */
+export const FIELDS = ['username', 'email'] as const
+export type Field = (typeof FIELDS)[number]
+
 const username = plainText(USERNAME_MAX_LENGTH).meta({
   description: 'Unique, whatever its case. Kept in Unicode normal form C.',
   examples: ['Alice'],

@@ -2,11 +2,8 @@ import { and, asc, gt, ne, or, type SQL, type SQLWrapper, sql } from 'drizzle-or
 import { at, joined, joinedOrNull } from '../db/columnar.ts'
 import { isAtVersion } from '../db/columns.ts'
 import { builder, type Placeholders, prepare } from '../db/statement.ts'
-import type { User } from './schemas.ts'
+import type { Field, User } from './schemas.ts'
 import { folded, users } from './table.ts'
-
-/** What no two users share. */
-type Field = 'username' | 'email'
 
 const { id, username, email, createdAt, updatedAt, version } = users
 const columns = { id, username, email, createdAt, updatedAt }

@@ -5,19 +5,16 @@ import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
 import { atVersion, type Idempotency, type Refusal, type Versions } from '../resource.ts'
-import type { NewUser, User, UserPatch } from './schemas.ts'
+import { FIELDS, type NewUser, type User, type UserPatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
 /** A user and the version that its entity tag names: 1 at first, one more after each change. */
 export type StoredUser = User & { version: number }
 type NewRow = NewUser & Idempotency
-type Removed = Pick<StoredUser, 'id' | 'version'>
 /** The user with this username and this email, as far as they are given; all users if neither is. */
 type Sought = { username?: string | undefined; email?: string | undefined }
 
 export type UserStore = ReturnType<typeof createUserStore>
-
-const FIELDS = ['username', 'email'] as const
 
 /** A user as it was just after its creation: so its first answer can be given again. */
 const asCreated = (id: number, { username, email }: NewUser, createdAt: string): StoredUser => {
@@ -104,7 +101,7 @@ export function createUserStore(db: Pool) {
     },
 
     /** Deletes the user, if its version is one of `versions`. */
-    async remove(id: number, versions: Versions, until: number): Promise<Removed | Refusal> {
+    async remove(id: number, versions: Versions, until: number): Promise<Pick<StoredUser, 'id' | 'version'> | Refusal> {
       try {
         return await change(id, versions, until, (run, versions) => statements.removeUser(run, { id, versions }))
       } catch (error) {

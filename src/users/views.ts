@@ -1,13 +1,9 @@
 import { html } from 'hono/html'
 import { type Html, sentencesOf } from '../http/page.ts'
 import type { Problem } from '../http/problem.ts'
-import type { User } from './schemas.ts'
+import { FIELDS, type Field, type User } from './schemas.ts'
 
-const FIELDS = [
-  { name: 'username', label: 'Username' },
-  { name: 'email', label: 'Email' },
-] as const
-type Field = (typeof FIELDS)[number]
+const LABELS = { username: 'Username', email: 'Email' }
 
 /** The forms, by the last part of their path. */
 export const FORMS = {
@@ -18,7 +14,7 @@ export const FORMS = {
 export type FormName = keyof typeof FORMS
 
 /** What the fields of a form hold. `etag` names the version that was shown. */
-export type Values = Partial<Record<'username' | 'email' | 'etag', string>>
+export type Values = Partial<Record<Field | 'etag', string>>
 
 export type Form = {
   values: Values
@@ -29,8 +25,8 @@ export type Form = {
 }
 
 /** A field, and what is wrong with it. It is not of the type email, in which browsers rewrite what is typed. */
-function input({ name, label }: Field, form: Form, readonly = false): Html {
-  const { values, problem, stored } = form
+function input(name: Field, { values, problem, stored }: Form, readonly = false): Html {
+  const label = LABELS[name]
   const fault =
     stored && stored[name] !== values[name]
       ? html`is <bdi>${stored[name]}</bdi> by now`
@@ -76,7 +72,7 @@ const table = (users: User[]) => html`<table>
 </table>`
 
 const lookUp = (field: Field, values: Values) =>
-  html`<form class="look-up" role="search" aria-label="Look up by ${field.label}">
+  html`<form class="look-up" role="search" aria-label="Look up by ${LABELS[field]}">
   ${input(field, { values })}<button class="button">Look up</button>
 </form>`
 
