@@ -96,6 +96,17 @@ test.each([
   ['DEADLINE_MS', '1.5'],
   ['DEADLINE_MS', '60001'],
   ['MAX_BODY_BYTES', '0'],
+  ['RATE_LIMIT', '100'],
+  ['RATE_LIMIT', '0/60'],
+  ['RATE_LIMIT', '100/0'],
+  ['RATE_LIMIT', '1.5/60'],
+  ['RATE_LIMIT', '100/60s'],
+  ['TRUSTED_PROXIES', '10.0.0.1'],
+  ['TRUSTED_PROXIES', '10.0.0.0/'],
+  ['TRUSTED_PROXIES', '10.0.0.0/33'],
+  ['TRUSTED_PROXIES', '10.0.0.0/8,'],
+  ['TRUSTED_PROXIES', '10.0.0.0/8, 2001:db8::/129'],
+  ['TRUSTED_PROXIES', 'loopback'],
   ['DB_API_USER', 'users_api'],
   ['METRICS_PORT', '3000'],
   ['LOG_FORMAT', 'xml'],
@@ -108,6 +119,16 @@ test.each([
 ])('%s=%s is refused in a sentence that names it', (name, value) => {
   expect(() => parseConfig({ [name]: value })).toThrow(ConfigError)
   expect(() => parseConfig({ [name]: value })).toThrow(new RegExp(`^${name} .+\\.$`))
+})
+
+test('a limit of requests has the networks of proxies, if there are any', () => {
+  const proxies = (TRUSTED_PROXIES: string) => parseConfig({ RATE_LIMIT: '100/60', TRUSTED_PROXIES }).rateLimit
+  expect(proxies('')).toEqual({ rate: '100/60', proxies: undefined })
+  expect(proxies('10.0.0.0/8,35.191.0.0/16 , 2001:db8::/32')).toEqual({
+    rate: '100/60',
+    proxies: ['10.0.0.0/8', '35.191.0.0/16', '2001:db8::/32'],
+  })
+  expect(parseConfig({ TRUSTED_PROXIES: '10.0.0.0/8' }).rateLimit).toBeUndefined()
 })
 
 describe('traces', () => {
@@ -143,11 +164,10 @@ describe('traces', () => {
 
 test('every setting is in .env.example and in a table of the documents, with its default', () => {
   const example = file('../.env.example')
-  const [readme, observability] = [file('../README.md'), file('../docs/observability.md')]
+  const pages = ['README.md', 'docs/observability.md', 'docs/limits.md'].map((page) => file(`../${page}`)).join('')
   for (const { name, meaning, fallback } of settings) {
     expect(example).toContain(`# ${meaning}\n# ${name}=${fallback}`)
-    const page = name.startsWith('OTEL_') ? observability : readme
-    expect(page).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)
+    expect(pages).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)
   }
   const names = new Set(settings.map(({ name }) => name))
   for (const [, name] of example.matchAll(/^# ([A-Z_]+)=/gm)) expect(names).toContain(name)

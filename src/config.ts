@@ -33,6 +33,10 @@ const readBy = <T>(read: (text: string) => T) =>
 
 const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, ''))
 
+const rate = z.string().regex(/^[1-9]\d{0,5}\/[1-9]\d{0,4}$/, 'must be requests/seconds, from 1/1 to 999999/99999')
+const network = z.union([z.cidrv4(), z.cidrv6()], 'must be networks, such as 10.0.0.0/8, 2001:db8::/32')
+const networks = z.preprocess((list) => String(list).split(/ *, */), z.array(network))
+
 const url = z.url({ protocol: /^https?$/, error: 'must be a URL with http or https' })
 const RATIO_SAMPLERS = ['always_on', 'always_off', 'traceidratio'] as const
 const SAMPLERS = [...RATIO_SAMPLERS, ...RATIO_SAMPLERS.map((name) => `parentbased_${name}` as const)]
@@ -62,6 +66,8 @@ const Settings = z.object({
   MAX_BODY_BYTES: integer(1, GIB).default(262_144).describe('Largest request body, in bytes'),
   MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Concurrent requests; more get 503'),
   MAX_STREAMS: integer(1, 100).default(4).describe('Concurrent streams, on up to 4 more connections; more get 503'),
+  RATE_LIMIT: rate.optional().describe('Requests of a client in so many seconds, such as 100/60; no limit if unset'),
+  TRUSTED_PROXIES: networks.optional().describe('Networks of the proxies whose X-Forwarded-For names the client'),
 
   DATABASE_URL: readBy(parseAddress)
     .optional()
@@ -134,7 +140,7 @@ export function parseConfig(env: Record<string, string | undefined>) {
   // jitless: compiling the schema does not pay off for one value.
   const result = Settings.safeParse(given, { jitless: true })
   if (!result.success) {
-    throw new ConfigError(result.error.issues.map(({ path, message }) => `${path.join('.')} ${message}.`).join(' '))
+    throw new ConfigError(result.error.issues.map(({ path, message }) => `${String(path[0])} ${message}.`).join(' '))
   }
   const s = result.data
   for (const [name, bound, why] of ORDER) {
@@ -155,6 +161,7 @@ export function parseConfig(env: Record<string, string | undefined>) {
     ...s,
     log: { level: s.LOG_LEVEL, format: s.LOG_FORMAT },
     tracing: tracingOf(s),
+    rateLimit: s.RATE_LIMIT ? { rate: s.RATE_LIMIT, proxies: s.TRUSTED_PROXIES } : undefined,
     database: { address, connections: s.DB_CONNECTIONS, deadlineMs },
     app: {
       ...limits,

@@ -6,8 +6,11 @@ import type { Context } from 'hono'
 /** What only so many of may be under way: requests in all, large bodies that arrive, and streams. */
 export type Limited = 'requests' | 'bodies' | 'streams'
 
-/** Why a request got a 503: too many are under way, the process stops, or the database cannot be asked. */
-export type Refusal = Limited | 'stopping' | 'database'
+/**
+ * Why a request was refused: 503 as too many are under way, the process stops, or the database cannot be asked; 429 as its
+ * client has used up its quota.
+ */
+export type Refusal = Limited | 'stopping' | 'database' | 'quota'
 
 /** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
 export const events = new EventEmitter<{

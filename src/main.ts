@@ -57,8 +57,9 @@ async function serve() {
   const ready = createReadiness(database, [users], (reason) =>
     log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )
+  const limitRate = config.rateLimit && (await import('./http/rate-limit.ts')).limitRate(config.rateLimit)
   const trace = tracing?.middleware
-  const app = createApp({ ...config.app, trace, users: createUserStore(database), log, stopping, ready })
+  const app = createApp({ ...config.app, trace, limitRate, users: createUserStore(database), log, stopping, ready })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
   await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])

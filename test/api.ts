@@ -7,6 +7,7 @@ import { parseConfig } from '../src/config.ts'
 import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 import { createReadiness } from '../src/db/readiness.ts'
 import { createLog } from '../src/http/log.ts'
+import { limitRate } from '../src/http/rate-limit.ts'
 import { type ServerOptions, startServer } from '../src/server.ts'
 import { createUserStore } from '../src/users/store.ts'
 import { users } from '../src/users/table.ts'
@@ -59,6 +60,7 @@ export async function startApi(
       log: createLog({ level: 'silent' }),
       ready: createReadiness(db, [users], () => {}),
       stopping: stopping.signal,
+      limitRate: config.rateLimit && limitRate(config.rateLimit),
       ...options,
     },
     db,

@@ -10,6 +10,8 @@ import { notFound, onError, refuse } from './problem.ts'
 export type BaseOptions = RequestLogOptions & {
   /** Makes spans of requests, around all that they pass. */
   trace?: MiddlewareHandler<Env> | undefined
+  /** Limits how many requests a client may send. */
+  limitRate?: MiddlewareHandler<Env> | undefined
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
   ready(): Promise<void>
   /** Aborted when this process is about to stop. */
@@ -33,6 +35,7 @@ export const baseApp = ({ trace, ready, stopping, deadlineMs, maxBodyBytes, maxR
       await ready()
       return json(c, { status: 'ok' }, 200)
     })
+    .use('*', ...(options.limitRate ? [options.limitRate] : []))
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
     .use(limitRequests(maxRequests, deadlineMs))
 

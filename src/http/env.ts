@@ -10,6 +10,8 @@ export type Env = {
     requestId: string
     /** Not of this request alone: `logLine` adds what names it. */
     log: Logger
+    /** Whom the request's token names; unset where nobody has to log in. */
+    subject?: string
     /** Its deadline, a time of performance.now(). */
     until: number
     /** The bytes of the body, where the method has one. */

@@ -15,6 +15,7 @@ import { createLog } from './log.ts'
 import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
 import { ID } from './path.ts'
 import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, refuse, TITLES } from './problem.ts'
+import { quotaExceeded } from './rate-limit.ts'
 import { problemOf } from './refusal.ts'
 import { JSON_MEDIA_TYPES, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
 
@@ -194,6 +195,28 @@ test('has an example of each failure that is what the service says', () => {
     const example = JSON.parse(problemJson(problem, '/path', headers['X-Request-Id'].example))
     expect(response.content[PROBLEM_MEDIA_TYPE].example).toEqual(example)
   }
+})
+
+test('describes 429, and what is left, only where clients are limited', async () => {
+  expect(JSON.stringify(description)).not.toMatch(/429|RateLimit|quota/i)
+  const limited = await startApi({ RATE_LIMIT: '100/60' })
+  onTestFinished(() => limited.close())
+  const { body } = await limited.request('GET', '/openapi.json')
+  expect((await new Validator().validate(structuredClone(body))).valid).toBe(true)
+  const { paths, components } = body
+  for (const { path, method } of operations()) {
+    const { responses } = paths[path][method]
+    expect(Object.hasOwn(responses, '429'), path).toBe(!path.endsWith('z'))
+  }
+  const { description: text, headers, content } = components.responses.Problem429
+  const problem = quotaExceeded(30)
+  expect(text).toBe(`${TITLES[429]}. For example: ${problem.message}`)
+  expect(Object.keys(headers)).toEqual(['X-Request-Id', 'RateLimit-Policy', 'RateLimit', 'Retry-After'])
+  const { schema, example } = content[PROBLEM_MEDIA_TYPE]
+  expect(example).toEqual(JSON.parse(problemJson(problem, '/path', components.headers['X-Request-Id'].example)))
+  const ajv = createAjv().addSchema(body, 'openapi')
+  expect(ajv.validate({ $ref: `openapi${schema.$ref}` }, example), ajv.errorsText()).toBe(true)
+  expect(Object.keys(paths['/users'].get.responses[200].headers)).toContain('RateLimit')
 })
 
 test('lets answers gain members, and requests none', () => {

@@ -27,15 +27,23 @@ export type OpenApiOptions = {
   /** Each is called when the description is first asked for. */
   resources: readonly (() => ResourceOptions)[]
   maxBodyBytes: number
+  /** Set where clients are limited. */
+  limitRate?: unknown
 }
 
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
 
-/** The template with a value for each of these words. A longer word is listed first: `$Items` before `$Item`. */
-function filled<T>(template: T, words: Record<string, string | number>): T {
+/** What is described only where clients are limited. */
+const OF_LIMITS = ['429', 'Problem429', 'QuotaExceeded', 'RateLimit-Policy', 'RateLimit']
+
+/**
+ * The template with a value for each of these words, and what is of limits only if there are any. A longer word is listed
+ * first: `$Items` before `$Item`.
+ */
+function filled<T>(template: T, words: Record<string, string | number>, limitRate: unknown): T {
   let text = JSON.stringify(template)
   for (const [word, value] of Object.entries(words)) text = text.replaceAll(word, String(value))
-  return JSON.parse(text)
+  return JSON.parse(text, (key, part) => (limitRate || !OF_LIMITS.includes(key) ? part : undefined))
 }
 
 const parametersOf = ({ shape }: Fields) =>
@@ -56,10 +64,10 @@ function schemaOf(fields: Fields, changes = {}) {
 }
 
 /** The paths of a collection and its items, and their schemas. */
-function describeResource({ name, plural, query, input, patch, item }: ResourceOptions) {
+function describeResource({ name, plural, query, input, patch, item }: ResourceOptions, limitRate: unknown) {
   const Name = capitalized(name)
   const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
-  const { collectionPath, itemPath, page } = filled(resource, words)
+  const { collectionPath, itemPath, page } = filled(resource, words, limitRate)
   const list = { ...collectionPath.get, parameters: parametersOf(query) }
   return {
     paths: { [`/${plural}`]: { ...collectionPath, get: list }, [`/${plural}/{id}`]: itemPath },
@@ -73,10 +81,10 @@ function describeResource({ name, plural, query, input, patch, item }: ResourceO
   }
 }
 
-function describe({ resources, maxBodyBytes }: OpenApiOptions) {
-  const described = resources.map((optionsOf) => describeResource(optionsOf()))
+function describe({ resources, maxBodyBytes, limitRate }: OpenApiOptions) {
+  const described = resources.map((optionsOf) => describeResource(optionsOf(), limitRate))
   const { name: title, version, description: summary, license } = packageJson
-  const { info, paths, components } = filled(base, { $maxBodyBytes: maxBodyBytes })
+  const { info, paths, components } = filled(base, { $maxBodyBytes: maxBodyBytes }, limitRate)
   const schemas = Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas))
   return {
     ...base,

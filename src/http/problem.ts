@@ -13,6 +13,8 @@ export type ProblemOptions = {
   type?: 'validation' | 'conflict' | 'idempotency-key-reused'
   /** Where a body is at fault. Each pointer is a JSON Pointer (RFC 6901). */
   errors?: { pointer: string; detail: string }[]
+  /** The type of a problem that others have defined, and what it adds to the body. */
+  members?: { type: string; 'violated-policies': string[] }
   headers?: Record<string, string>
 }
 
@@ -49,7 +51,7 @@ export function problemJson(problem: Problem, target: string | undefined, reques
   const type = options.type ? `urn:problem-type:${options.type}` : 'about:blank'
   const title = TITLES[status] ?? 'Error'
   const body = { type, title, status, detail, instance: instanceOf(target), requestId, errors: options.errors }
-  return escapeLineEnds(JSON.stringify(body))
+  return escapeLineEnds(JSON.stringify({ ...body, ...options.members }))
 }
 
 /** Refuses a request, which the metrics count: 503 that asks to come back in a second. */
