@@ -14,7 +14,7 @@ export async function createTestDatabase({ empty = false } = {}): Promise<TestDa
   const server = inject('postgresUrl')
   const name = `test_${randomBytes(6).toString('hex')}`
   const admin = postgres(server.replace(/\/postgres$/, '/template1'), { max: 1, onnotice: () => {} })
-  await admin.unsafe(`create database ${name} template ${empty ? 'template0' : 'postgres'}`)
+  await admin.unsafe(`create database ${name} template ${empty ? 'template0' : 'migrated'}`)
   const url = server.replace(/\/postgres$/, `/${name}`)
   const sql = postgres(url, { max: 2, onnotice: () => {} })
   return {

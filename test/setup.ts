@@ -1,4 +1,5 @@
 import { fileURLToPath } from 'node:url'
+import connect from 'postgres'
 import type { TestProject } from 'vitest/node'
 import { startPostgres } from '../dev/postgres.ts'
 import { migrate } from '../src/db/migrate.ts'
@@ -11,11 +12,14 @@ declare module 'vitest' {
   }
 }
 
-/** One PostgreSQL for the run. Its database `postgres` has the migrations, and is the template of the others. */
+/** One PostgreSQL for the run. Its database `migrated` is the template of the others: nobody may be connected to that. */
 export default async function setup(project: TestProject) {
   const postgres = await startPostgres({ settings: { fsync: 'off', max_connections: 300 } })
   const folder = fileURLToPath(new URL('../drizzle', import.meta.url))
   await migrate({ address: addressOf(postgres.url), folder, api: undefined, waitMs: 0 })
+  const admin = connect(postgres.url, { max: 1 })
+  await admin`create database migrated template postgres`
+  await admin.end()
   project.provide('postgresUrl', postgres.url)
   return postgres.stop
 }
