@@ -95,6 +95,7 @@ test.each([
   ['DB_SSLROOTCERT', fileURLToPath(import.meta.url)],
   ['DEADLINE_MS', '1.5'],
   ['DEADLINE_MS', '60001'],
+  ['DB_WRITE_CONNECTIONS', '4'],
   ['MAX_BODY_BYTES', '0'],
   ['RATE_LIMIT', '100'],
   ['RATE_LIMIT', '0/60'],

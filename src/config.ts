@@ -137,6 +137,7 @@ function tracingOf(s: z.output<typeof Settings>) {
  */
 export function parseConfig(env: Record<string, string | undefined>) {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value))
+  if (given.DB_WRITE_CONNECTIONS) throw new ConfigError('DB_WRITE_CONNECTIONS is now part of DB_CONNECTIONS.')
   // jitless: compiling the schema does not pay off for one value.
   const result = Settings.safeParse(given, { jitless: true })
   if (!result.success) {
