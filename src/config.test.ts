@@ -117,6 +117,17 @@ test.each([
   ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318'],
   ['OTEL_TRACES_SAMPLER', 'sometimes'],
   ['OTEL_TRACES_SAMPLER_ARG', '2'],
+  ['AUTH_ISSUER', 'http://issuer.example'],
+  ['AUTH_ISSUER', 'issuer.example'],
+  ['AUTH_ISSUER', 'https://issuer.example'],
+  ['AUTH_AUDIENCE', 'users-api'],
+  ['AUTH_JWKS_URL', 'http://issuer.example/jwks'],
+  ['AUTH_JWKS_URL', 'https://issuer.example/jwks'],
+  ['AUTH_TOKEN_TYPE', 'jwt'],
+  ['AUTH_READ_SCOPE', 'users read'],
+  ['AUTH_READ_SCOPE', 'users:"read"'],
+  ['AUTH_IAP_SCOPES', 'users:read  users:write'],
+  ['AUTH_IAP_SCOPES', 'users:read'],
 ])('%s=%s is refused in a sentence that names it', (name, value) => {
   expect(() => parseConfig({ [name]: value })).toThrow(ConfigError)
   expect(() => parseConfig({ [name]: value })).toThrow(new RegExp(`^${name} .+\\.$`))
@@ -163,12 +174,58 @@ describe('traces', () => {
   })
 })
 
+describe('authentication', () => {
+  const [AUTH_ISSUER, AUTH_AUDIENCE] = ['https://issuer.example', 'users-api']
+
+  test('is off where nothing is said', () => {
+    expect(parseConfig({}).auth).toBeUndefined()
+  })
+
+  test('is on with an issuer and an audience', () => {
+    expect(parseConfig({ AUTH_ISSUER, AUTH_AUDIENCE }).auth).toEqual({
+      readScope: 'users:read',
+      writeScope: 'users:write',
+      tokens: { issuer: AUTH_ISSUER, audience: AUTH_AUDIENCE, types: ['at+jwt', 'application/at+jwt'] },
+    })
+  })
+
+  test('is on with the audience of Identity-Aware Proxy, whose people may read unless a setting says more', () => {
+    const AUTH_IAP_AUDIENCE = '/projects/1/global/backendServices/2'
+    const iap = {
+      issuer: 'https://cloud.google.com/iap',
+      audience: AUTH_IAP_AUDIENCE,
+      jwksUrl: 'https://www.gstatic.com/iap/verify/public_key-jwk',
+      types: ['jwt'],
+      scopes: ['look'],
+    }
+    const env = { AUTH_IAP_AUDIENCE, AUTH_READ_SCOPE: 'look' }
+    expect(parseConfig(env).auth).toEqual({ readScope: 'look', writeScope: 'users:write', iap })
+    const { auth } = parseConfig({ ...env, AUTH_IAP_SCOPES: 'look users:write' })
+    expect(auth?.iap?.scopes).toEqual(['look', 'users:write'])
+  })
+
+  test.each(['http://localhost:4000', 'http://127.0.0.1:4000', 'http://[::1]:4000/realm'])(
+    'an issuer on this machine needs no https: %s',
+    (issuer) => {
+      expect(parseConfig({ AUTH_ISSUER: issuer, AUTH_AUDIENCE }).auth?.tokens?.issuer).toBe(issuer)
+    },
+  )
+
+  test.each(['http://localhost.example', 'http://127.0.0.1.example', 'http://10.0.0.1', 'ftp://localhost'])(
+    'any other does: %s',
+    (issuer) => {
+      expect(() => parseConfig({ AUTH_ISSUER: issuer, AUTH_AUDIENCE })).toThrow(/^AUTH_ISSUER must be .+\.$/)
+    },
+  )
+})
+
 test('every setting is in .env.example and in a table of the documents, with its default', () => {
   const example = file('../.env.example')
-  const pages = ['README.md', 'docs/observability.md', 'docs/limits.md'].map((page) => file(`../${page}`)).join('')
+  const pages = ['README.md', 'docs/observability.md', 'docs/limits.md', 'docs/authentication.md']
+  const tables = pages.map((page) => file(`../${page}`)).join('')
   for (const { name, meaning, fallback } of settings) {
     expect(example).toContain(`# ${meaning}\n# ${name}=${fallback}`)
-    expect(pages).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)
+    expect(tables).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)
   }
   const names = new Set(settings.map(({ name }) => name))
   for (const [, name] of example.matchAll(/^# ([A-Z_]+)=/gm)) expect(names).toContain(name)

@@ -37,6 +37,16 @@ const rate = z.string().regex(/^[1-9]\d{0,5}\/[1-9]\d{0,4}$/, 'must be requests/
 const network = z.union([z.cidrv4(), z.cidrv6()], 'must be networks, such as 10.0.0.0/8, 2001:db8::/32')
 const networks = z.preprocess((list) => String(list).split(/ *, */), z.array(network))
 
+/** Whether nobody on the way can change what comes from there: by https, or from this machine. */
+export function isSecure(text: string): boolean {
+  const { protocol, hostname = '' } = URL.parse(text) ?? {}
+  return protocol === 'https:' || (protocol === 'http:' && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname))
+}
+
+const secureUrl = z.string().refine(isSecure, 'must be a URL with https; http is only for this machine')
+/** Scopes, with spaces between them (RFC 6749, section 3.3). */
+const scopes = z.string().regex(/^[!#-[\]-~]+( [!#-[\]-~]+)*$/, 'must be scopes, with one space between two')
+const scope = scopes.regex(/^\S+$/, 'must be one scope')
 const url = z.url({ protocol: /^https?$/, error: 'must be a URL with http or https' })
 const RATIO_SAMPLERS = ['always_on', 'always_off', 'traceidratio'] as const
 const SAMPLERS = [...RATIO_SAMPLERS, ...RATIO_SAMPLERS.map((name) => `parentbased_${name}` as const)]
@@ -91,6 +101,20 @@ const Settings = z.object({
     'How long `migrate` waits for the database, for locks and for another that migrates, in ms',
   ),
 
+  AUTH_ISSUER: secureUrl.optional().describe('Issuer whose access tokens are taken; none are if unset'),
+  AUTH_AUDIENCE: z.string().optional().describe('`aud` of its tokens: the name of this service there'),
+  AUTH_JWKS_URL: secureUrl.optional().describe("URL of the issuer's keys; asked of the issuer if unset"),
+  AUTH_TOKEN_TYPE: oneOf(['at+jwt', 'JWT']).default('at+jwt').describe('at+jwt, or JWT for tokens of either type'),
+  AUTH_READ_SCOPE: scope.default('users:read').describe('Scope that a token needs to read'),
+  AUTH_WRITE_SCOPE: scope.default('users:write').describe('Scope that a token needs to create, change and delete'),
+  AUTH_IAP_AUDIENCE: z
+    .string()
+    .optional()
+    .describe("`aud` of Identity-Aware Proxy's assertions; none are taken if unset"),
+  AUTH_IAP_ISSUER: z.string().default('https://cloud.google.com/iap').describe('Issuer of the assertions'),
+  AUTH_IAP_JWKS_URL: secureUrl.default('https://www.gstatic.com/iap/verify/public_key-jwk').describe('URL of its keys'),
+  AUTH_IAP_SCOPES: scopes.optional().describe('Scopes of who comes through it; only AUTH_READ_SCOPE if unset'),
+
   // OpenTelemetry's own variables, as far as its packages leave them to us: they read the others.
   OTEL_EXPORTER_OTLP_ENDPOINT: url.optional().describe('Collector that takes spans; there are none if unset'),
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: url.optional().describe('The same, with the whole path'),
@@ -131,6 +155,31 @@ function tracingOf(s: z.output<typeof Settings>) {
   return { ratio: ratio ?? s.OTEL_TRACES_SAMPLER_ARG, parentBased: s.OTEL_TRACES_SAMPLER.startsWith('parentbased_') }
 }
 
+export type AuthOptions = NonNullable<ReturnType<typeof authOf>>
+/** Which tokens of an issuer are taken. Its keys are where it says if there is no `jwksUrl`; claims name scopes if there are none. */
+export type TokenRules = NonNullable<AuthOptions['tokens' | 'iap']>
+
+/** Whose tokens are taken, and for what; undefined where nobody needs one. */
+function authOf(s: z.output<typeof Settings>, given: object) {
+  const { AUTH_ISSUER: issuer, AUTH_AUDIENCE: audience, AUTH_IAP_AUDIENCE: iapAudience } = s
+  if (issuer && !audience) throw new ConfigError('AUTH_ISSUER needs AUTH_AUDIENCE.')
+  if (audience && !issuer) throw new ConfigError('AUTH_AUDIENCE needs AUTH_ISSUER.')
+  const named = settings.find(({ name }) => name.startsWith('AUTH_') && name in given)
+  if (!named) return undefined
+  if (!issuer && !iapAudience) throw new ConfigError(`${named.name} needs AUTH_ISSUER or AUTH_IAP_AUDIENCE.`)
+  const readScope = s.AUTH_READ_SCOPE
+  const ofAccess = ['at+jwt', 'application/at+jwt']
+  const types = s.AUTH_TOKEN_TYPE === 'JWT' ? ['jwt', ...ofAccess] : ofAccess
+  const ofIap = { issuer: s.AUTH_IAP_ISSUER, jwksUrl: s.AUTH_IAP_JWKS_URL, types: ['jwt'] }
+  const iapScopes = s.AUTH_IAP_SCOPES?.split(' ') ?? [readScope]
+  return {
+    readScope,
+    writeScope: s.AUTH_WRITE_SCOPE,
+    tokens: issuer && audience ? { issuer, audience, jwksUrl: s.AUTH_JWKS_URL, types, scopes: undefined } : undefined,
+    iap: iapAudience ? { ...ofIap, audience: iapAudience, scopes: iapScopes } : undefined,
+  }
+}
+
 /**
  * The configuration that `env` holds; an empty variable counts as unset.
  * @throws ConfigError that names each variable at fault
@@ -163,6 +212,7 @@ export function parseConfig(env: Record<string, string | undefined>) {
     log: { level: s.LOG_LEVEL, format: s.LOG_FORMAT },
     tracing: tracingOf(s),
     rateLimit: s.RATE_LIMIT ? { rate: s.RATE_LIMIT, proxies: s.TRUSTED_PROXIES } : undefined,
+    auth: authOf(s, given),
     database: { address, connections: s.DB_CONNECTIONS, deadlineMs },
     app: {
       ...limits,

@@ -7,10 +7,10 @@ import type { Context } from 'hono'
 export type Limited = 'requests' | 'bodies' | 'streams'
 
 /**
- * Why a request was refused: 503 as too many are under way, the process stops, or the database cannot be asked; 429 as its
- * client has used up its quota.
+ * Why a request was refused: 503 as too many are under way, the process stops, or the database or a token's issuer cannot be
+ * asked; 429 as its client has used up its quota.
  */
-export type Refusal = Limited | 'stopping' | 'database' | 'quota'
+export type Refusal = Limited | 'stopping' | 'database' | 'keys' | 'quota'
 
 /** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
 export const events = new EventEmitter<{

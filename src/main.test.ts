@@ -3,6 +3,7 @@ import { Agent, get as httpGet } from 'node:http'
 import { connect, createServer } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { startIssuer } from '../dev/issuer.ts'
 import { freePort } from '../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../test/database.ts'
 import { main, run } from '../test/process.ts'
@@ -129,6 +130,37 @@ describe('starting', () => {
     api.process.kill('SIGTERM')
     expect(await api.exited).toBe(0)
     network.close()
+  })
+})
+
+describe('authentication', () => {
+  test('is off unless it is set, and a line says so', async () => {
+    const api = await serve()
+    expect((await fetch(`${api.url}/users`)).status).toBe(200)
+    expect(api.stdout().match(/"level":"warn".*"msg":"authentication is off: [^"]+"/g)).toHaveLength(1)
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+  })
+
+  test('takes the tokens of the issuer that is set, and says when its keys cannot be had', async () => {
+    const issuer = await startIssuer()
+    const token = await issuer.sign({ scope: 'users:read' })
+    const api = await serve(issuer.env)
+    const statusWith = async (headers: Record<string, string>) => (await fetch(`${api.url}/users`, { headers })).status
+    expect(await statusWith({})).toBe(401)
+    expect(await statusWith({ authorization: `Bearer ${token}` })).toBe(200)
+    expect(api.stdout()).not.toContain('authentication is off')
+    expect(api.stdout()).not.toContain('unavailable')
+    api.process.kill('SIGTERM')
+    expect(await api.exited).toBe(0)
+    await issuer.close()
+    const alone = await serve(issuer.env)
+    await alone.printed(/"level":"warn".*"issuer":"http:[^"]+","reason":"ECONNREFUSED","msg":"keys unavailable"/)
+    const refused = await fetch(`${alone.url}/users`, { headers: { authorization: `Bearer ${token}` } })
+    expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '10'])
+    expect((await fetch(`${alone.url}/readyz`)).status).toBe(200)
+    alone.process.kill('SIGTERM')
+    expect(await alone.exited).toBe(0)
   })
 })
 

@@ -57,9 +57,16 @@ async function serve() {
   const ready = createReadiness(database, [users], (reason) =>
     log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )
+  const tellOfKeys = (issuer: string, reason?: string) => {
+    if (reason) log.warn({ issuer, reason }, 'keys unavailable')
+    else log.info({ issuer }, 'keys available')
+  }
+  const auth = config.auth && (await import('./auth/verifier.ts')).createAuth(config.auth, tellOfKeys)
+  if (!auth) log.warn('authentication is off: everyone who reaches this may read and change everything')
   const limitRate = config.rateLimit && (await import('./http/rate-limit.ts')).limitRate(config.rateLimit)
   const trace = tracing?.middleware
-  const app = createApp({ ...config.app, trace, limitRate, users: createUserStore(database), log, stopping, ready })
+  const options = { ...config.app, trace, auth, limitRate, log, stopping, ready }
+  const app = createApp({ ...options, users: createUserStore(database) })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
   await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])

@@ -3,6 +3,7 @@ import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { type AppOptions, createApp } from '../src/app.ts'
+import { createAuth } from '../src/auth/verifier.ts'
 import { parseConfig } from '../src/config.ts'
 import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 import { createReadiness } from '../src/db/readiness.ts'
@@ -22,7 +23,7 @@ export type Api = {
   port: number
   /** Its own database; that of DATABASE_URL is whoever's gave it. */
   database: TestDatabase | undefined
-  /** What the pool told of the database and of writes. */
+  /** What the pool told of the database and of writes, and the verifier of an issuer's keys. */
   told: [of: string, reason: string | undefined][]
   /** Sends a request; a body that is an object goes as JSON. The answer is checked against /openapi.json. */
   request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
@@ -56,6 +57,7 @@ export async function startApi(
   const app = make(
     {
       ...config.app,
+      auth: config.auth && createAuth(config.auth, (issuer, reason) => told.push([issuer, reason])),
       users: createUserStore(db),
       log: createLog({ level: 'silent' }),
       ready: createReadiness(db, [users], () => {}),

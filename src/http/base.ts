@@ -1,5 +1,6 @@
 import { Hono, type MiddlewareHandler, type Schema } from 'hono'
 import { json } from './answer.ts'
+import { type Auth, authorize, identify } from './auth.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
 import { type RequestLogOptions, requestLog } from './log.ts'
@@ -10,6 +11,8 @@ import { notFound, onError, refuse } from './problem.ts'
 export type BaseOptions = RequestLogOptions & {
   /** Makes spans of requests, around all that they pass. */
   trace?: MiddlewareHandler<Env> | undefined
+  /** Verifies tokens; undefined where nobody needs one. */
+  auth?: Auth | undefined
   /** Limits how many requests a client may send. */
   limitRate?: MiddlewareHandler<Env> | undefined
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
@@ -26,8 +29,9 @@ export type BaseOptions = RequestLogOptions & {
  * What every request passes before it comes to a resource. Before that, `/livez` for "restart me", and `/readyz` for
  * "send me requests": only the second asks the database, or its failure would restart every pod.
  */
-export const baseApp = ({ trace, ready, stopping, deadlineMs, maxBodyBytes, maxRequests, ...options }: BaseOptions) =>
-  new Hono<Env>()
+export function baseApp({ trace, auth, limitRate, ready, stopping, ...options }: BaseOptions) {
+  const { deadlineMs, maxBodyBytes, maxRequests } = options
+  const app = new Hono<Env>()
     .use(...(trace ? [trace] : []), requestLog(options))
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
@@ -35,9 +39,12 @@ export const baseApp = ({ trace, ready, stopping, deadlineMs, maxBodyBytes, maxR
       await ready()
       return json(c, { status: 'ok' }, 200)
     })
-    .use('*', ...(options.limitRate ? [options.limitRate] : []))
-    .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes))
-    .use(limitRequests(maxRequests, deadlineMs))
+  // Before the body: nothing more of a stranger's request is read. A request counts, whether its token is good or not.
+  if (auth) app.use(identify(auth))
+  if (limitRate) app.use(limitRate)
+  if (auth) app.use(authorize)
+  return app.on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes)).use(limitRequests(maxRequests, deadlineMs))
+}
 
 /** Answers what no resource does: other methods, other paths, and errors, which a person gets as a page. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {

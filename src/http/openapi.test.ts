@@ -1,12 +1,13 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import fc from 'fast-check'
-import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
 import { createAjv } from '../../test/contract.ts'
 import { createApp } from '../app.ts'
 import { parseConfig } from '../config.ts'
 import { UserPatch } from '../users/schemas.ts'
 import type { UserStore } from '../users/store.ts'
+import type { Auth } from './auth.ts'
 import { IDEMPOTENCY_KEY } from './idempotency.ts'
 import { bodyTooLarge } from './limits.ts'
 import { LIMIT_MAX } from './list.ts'
@@ -61,8 +62,9 @@ test('is valid OpenAPI 3.1', async () => {
 const OWN_PATHS = ['/', '/openapi.json', '/docs', '/assets/:hash/:name']
 
 /** The app as far as its routes go. */
-const appWith = (page: boolean) =>
+const appWith = (page: boolean, auth?: Auth) =>
   createApp({
+    auth,
     users: {} as UserStore,
     log: createLog({ level: 'silent' }),
     slowRequestMs: 0,
@@ -76,8 +78,14 @@ const appWith = (page: boolean) =>
     page,
   })
 
-test.each([true, false])("Hono's fastest router knows all routes, with the page: %s", (page) => {
-  const { router } = appWith(page)
+const AUTH: Auth = { readScope: 'look', writeScope: 'change', tokens: undefined, iap: undefined }
+
+test.each([
+  [true, undefined],
+  [false, undefined],
+  [true, AUTH],
+])("Hono's fastest router knows all routes, with the page: %s, and with authentication: %o", (page, auth) => {
+  const { router } = appWith(page, auth)
   router.match('GET', '/users/1')
   expect(router.name).toContain('RegExpRouter')
 })
@@ -223,6 +231,64 @@ test('lets answers gain members, and requests none', () => {
   const { UserInput, UserPatch, ...answers } = description.components.schemas
   expect([UserInput, UserPatch].map((schema) => schema.additionalProperties)).toEqual([false, false])
   expect(JSON.stringify(answers)).not.toContain('additionalProperties')
+})
+
+describe('with authentication', () => {
+  const nobody = () => Promise.reject(new Error('not asked'))
+  const of = async (ways: Partial<Auth>) => {
+    return JSON.parse(await (await appWith(false, { ...AUTH, ...ways }).request('/openapi.json')).text())
+  }
+
+  test('is valid, and has all that it points at', async () => {
+    const secured = await of({ tokens: nobody, iap: nobody })
+    const { valid, errors } = await new Validator().validate(structuredClone(secured))
+    expect(valid, JSON.stringify(errors)).toBe(true)
+    for (const [, kind, name] of JSON.stringify(secured).matchAll(/"#\/components\/(\w+)\/([^"]+)"/g)) {
+      expect(Object.keys(secured.components[kind ?? '']), kind).toContain(name)
+    }
+    expect(secured.info.description).not.toContain('no authentication')
+  })
+
+  test.each([
+    [{ tokens: nobody }, ['accessToken']],
+    [{ iap: nobody }, ['iap']],
+    [{ tokens: nobody, iap: nobody }, ['accessToken', 'iap']],
+  ])('names the ways in that there are, and the scope of each call: %o', async (ways, names) => {
+    const { paths, components } = await of(ways)
+    expect(Object.keys(components.securitySchemes)).toEqual(names)
+    for (const [path, item] of Object.entries(paths)) {
+      for (const method of methods) {
+        const operation = (item as Record<string, { security?: object; responses: object }>)[method]
+        if (!operation) continue
+        const scope = method === 'get' ? 'look' : 'change'
+        const expected = names.map((name) => ({ [name]: name === 'iap' ? [] : [scope] }))
+        const isOpen = path.endsWith('z')
+        expect(operation.security, `${method} ${path}`).toEqual(isOpen ? undefined : expected)
+        for (const status of ['401', '403']) expect(Object.hasOwn(operation.responses, status)).toBe(!isOpen)
+      }
+    }
+  })
+
+  test('has the answers that the service gives', async () => {
+    const { components } = await of({ tokens: nobody })
+    const tokens = () => ({ subject: 'a', person: 'a', scopes: [], until: 0 })
+    const app = appWith(false, { ...AUTH, tokens })
+    const headers = { 'X-Request-Id': components.headers['X-Request-Id'].example }
+    for (const [status, more] of [
+      [401, {}],
+      [403, { authorization: 'Bearer x' }],
+    ] as const) {
+      const answer = await app.request('/path', { headers: { ...headers, ...more } })
+      expect(answer.status).toBe(status)
+      const { description, headers: described, content } = components.responses[`Problem${status}`]
+      const problem = JSON.parse(await answer.text())
+      expect(content[PROBLEM_MEDIA_TYPE].example).toEqual(problem)
+      expect(description).toBe(`${TITLES[status]}. For example: ${problem.detail}`)
+      expect(Object.keys(described)).toEqual(['X-Request-Id', 'WWW-Authenticate'])
+    }
+    const { headers: challenged } = await app.request('/path')
+    expect(components.headers['WWW-Authenticate'].example).toBe(challenged.get('www-authenticate'))
+  })
 })
 
 test('has the limits of the settings', async () => {

@@ -2,6 +2,7 @@ import { Hono } from 'hono'
 import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
 import { json } from './answer.ts'
+import type { Auth } from './auth.ts'
 import type { Env } from './env.ts'
 // What needs no code: the health paths, headers, parameters, and the answers of failures.
 import base from './openapi.json' with { type: 'json' }
@@ -27,23 +28,36 @@ export type OpenApiOptions = {
   /** Each is called when the description is first asked for. */
   resources: readonly (() => ResourceOptions)[]
   maxBodyBytes: number
+  auth?: Auth | undefined
   /** Set where clients are limited. */
   limitRate?: unknown
 }
 
+/** What there is only where tokens are needed. */
+const OF_AUTH = ['401', '403', 'Problem401', 'Problem403', 'WWW-Authenticate', 'security', 'securitySchemes']
+const ACCESS = 'Calls need a token, which says who calls and what they may do.'
+const NO_ACCESS = 'There is no authentication: whoever can reach the service can use it.'
+
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
 
-/** What is described only where clients are limited. */
+/** What there is only where clients are limited. */
 const OF_LIMITS = ['429', 'Problem429', 'QuotaExceeded', 'RateLimit-Policy', 'RateLimit']
 
 /**
- * The template with a value for each of these words, and what is of limits only if there are any. A longer word is listed
- * first: `$Items` before `$Item`.
+ * The template with a value for each of these words, and without what does not apply. A longer word is listed first:
+ * `$Items` before `$Item`.
  */
-function filled<T>(template: T, words: Record<string, string | number>, limitRate: unknown): T {
+function filled<T>(template: T, words: Record<string, string | number>, { auth, limitRate }: OpenApiOptions): T {
+  const { readScope = '', writeScope = '', tokens, iap } = auth ?? {}
+  const all = { ...words, $readScope: readScope, $writeScope: writeScope, $access: auth ? ACCESS : NO_ACCESS }
   let text = JSON.stringify(template)
-  for (const [word, value] of Object.entries(words)) text = text.replaceAll(word, String(value))
-  return JSON.parse(text, (key, part) => (limitRate || !OF_LIMITS.includes(key) ? part : undefined))
+  for (const [word, value] of Object.entries(all)) text = text.replaceAll(word, String(value))
+  const ofAuth = [...(auth ? [] : OF_AUTH), ...(tokens ? [] : ['accessToken']), ...(iap ? [] : ['iap'])]
+  const absent = [...ofAuth, ...(limitRate ? [] : OF_LIMITS)]
+  return JSON.parse(text, (key, part) => {
+    if (absent.includes(key)) return undefined
+    return key === 'security' ? part.filter((way: object) => Object.keys(way).length > 0) : part
+  })
 }
 
 const parametersOf = ({ shape }: Fields) =>
@@ -64,10 +78,10 @@ function schemaOf(fields: Fields, changes = {}) {
 }
 
 /** The paths of a collection and its items, and their schemas. */
-function describeResource({ name, plural, query, input, patch, item }: ResourceOptions, limitRate: unknown) {
+function describeResource({ name, plural, query, input, patch, item }: ResourceOptions, options: OpenApiOptions) {
   const Name = capitalized(name)
   const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
-  const { collectionPath, itemPath, page } = filled(resource, words, limitRate)
+  const { collectionPath, itemPath, page } = filled(resource, words, options)
   const list = { ...collectionPath.get, parameters: parametersOf(query) }
   return {
     paths: { [`/${plural}`]: { ...collectionPath, get: list }, [`/${plural}/{id}`]: itemPath },
@@ -81,10 +95,10 @@ function describeResource({ name, plural, query, input, patch, item }: ResourceO
   }
 }
 
-function describe({ resources, maxBodyBytes, limitRate }: OpenApiOptions) {
-  const described = resources.map((optionsOf) => describeResource(optionsOf(), limitRate))
+function describe(options: OpenApiOptions) {
+  const described = options.resources.map((resourceOf) => describeResource(resourceOf(), options))
   const { name: title, version, description: summary, license } = packageJson
-  const { info, paths, components } = filled(base, { $maxBodyBytes: maxBodyBytes }, limitRate)
+  const { info, paths, components } = filled(base, { $maxBodyBytes: options.maxBodyBytes }, options)
   const schemas = Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas))
   return {
     ...base,

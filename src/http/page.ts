@@ -33,6 +33,7 @@ export const wantsHtml = (c: Context) =>
 /** Answers with a page: the frame that all share, around `content`, which has the landmark `main`. */
 export async function page(c: Context<Env>, title: string, content: Html, problem?: Problem) {
   const icon = assetPath('icon.svg')
+  const person = c.get('person')
   const text = await html`<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -42,6 +43,7 @@ export async function page(c: Context<Env>, title: string, content: Html, proble
 <a class="skip" href="#main">Skip to the content</a>
 <header class="bar">
   <a class="brand" href="/"><img src="${icon}" alt="" width="28" height="28">${name}</a>
+  ${person && html`<span class="who"><span class="unseen">Logged in as</span> <bdi>${person}</bdi></span>`}
   <nav aria-label="Site"><a href="/docs">API reference</a></nav>
 </header>
 <div id="main" tabindex="-1">${content}</div>

@@ -54,10 +54,10 @@ export function problemJson(problem: Problem, target: string | undefined, reques
   return escapeLineEnds(JSON.stringify({ ...body, ...options.members }))
 }
 
-/** Refuses a request, which the metrics count: 503 that asks to come back in a second. */
-export function refuse(why: Refusal, detail = 'The database cannot take this request now.'): Problem {
+/** Refuses a request, which the metrics count: 503 that asks to come back, in a second if nothing else is said. */
+export function refuse(why: Refusal, detail = 'The database cannot take this request now.', seconds = 1): Problem {
   events.emit('refused', why)
-  return new Problem(503, detail, { headers: { 'Retry-After': '1' } })
+  return new Problem(503, detail, { headers: { 'Retry-After': String(seconds) } })
 }
 
 const LOST =

@@ -25,7 +25,15 @@ export function createMetrics(pool: Pool) {
   const statements = createHistogram(descriptions.db_client_operation_duration_seconds.buckets)
   const batches = createHistogram(descriptions.db_client_batch_size.buckets)
   const delays = createHistogram(descriptions.nodejs_eventloop_delay_seconds.buckets)
-  const refused: Record<Refusal, number> = { requests: 0, bodies: 0, streams: 0, stopping: 0, database: 0, quota: 0 }
+  const refused: Record<Refusal, number> = {
+    requests: 0,
+    bodies: 0,
+    streams: 0,
+    stopping: 0,
+    database: 0,
+    keys: 0,
+    quota: 0,
+  }
   const underWay = { requests: 0, bodies: 0, streams: 0 }
 
   events.on('underWay', (what, change) => {

@@ -76,8 +76,8 @@ const lookUp = (field: Field, values: Values) =>
   ${input(field, { values })}<button class="button">Look up</button>
 </form>`
 
-/** A page of the list. `query` is what asked for it, `next` the cursor of the page after it. */
-export function listView(users: User[], next: string | null, query: Record<string, string>): Html {
+/** A page of the list. `query` is what asked for it, `next` the cursor of the page after it, `open` whether nobody has to log in. */
+export function listView(users: User[], next: string | null, query: Record<string, string>, open: boolean): Html {
   const isPart = Object.keys(query).length > 0
   const none = html`<p class="empty">${isPart ? 'No user was found.' : 'There are no users yet.'}</p>`
   return html`<main>
@@ -88,5 +88,6 @@ export function listView(users: User[], next: string | null, query: Record<strin
       ${isPart && html`<a class="button" href="/users">Back to the first page</a>`}
       ${next && html`<a class="button next" rel="next" href="/users?${query.limit && `limit=${query.limit}&`}cursor=${next}">Next page</a>`}
     </p>
+    ${open && html`<p class="hint">Authentication is off: everyone who reaches this page may read and change every user.</p>`}
   </main>`
 }

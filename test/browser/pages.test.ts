@@ -1,5 +1,6 @@
 import type { Page } from 'playwright-core'
-import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { startIssuer } from '../../dev/issuer.ts'
 import { type Api, startApi } from '../api.ts'
 import { type Browser, launch, openTab, PHONE, violationsOf, widthOf } from './browser.ts'
 
@@ -182,6 +183,25 @@ test('a database that is away says so and when to come back, and keeps what was 
   } finally {
     await away.close()
   }
+})
+
+test('who came through a proxy sees as whom, also on a phone, and adds a user if they may', async () => {
+  const issuer = await startIssuer()
+  onTestFinished(issuer.close)
+  const AUTH_IAP_SCOPES = 'users:read users:write'
+  const guarded = await startApi({ AUTH_IAP_AUDIENCE: 'x', AUTH_IAP_JWKS_URL: issuer.jwksUrl, AUTH_IAP_SCOPES })
+  onTestFinished(() => guarded.close())
+  const email = `${'long'.repeat(15)}@example.com`
+  const claims = { iss: 'https://cloud.google.com/iap', aud: 'x', email }
+  const extraHTTPHeaders = { 'x-goog-iap-jwt-assertion': await issuer.sign(claims, { typ: 'JWT' }) }
+  const page = await openTab(browser, guarded.url, { viewport: PHONE, extraHTTPHeaders })
+  await page.goto('/users/new')
+  await fill(page, 'Alice', 'alice@example.com')
+  await press(page, 'Add user')
+  expect(await listed(page)).toEqual(['Alice'])
+  expect(await page.textContent('header')).toContain(email)
+  expect(await violationsOf(page)).toEqual([])
+  expect(await widthOf(page)).toBe(PHONE.width)
 })
 
 test('a form of another site is refused with a page', async () => {

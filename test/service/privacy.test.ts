@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test } from 'vitest'
+import { startIssuer } from '../../dev/issuer.ts'
 import { addressOf, createTestDatabase } from '../database.ts'
 import { startProxy } from '../proxy.ts'
 import { serve, startCollector } from '../service.ts'
@@ -8,8 +9,7 @@ import { serve, startCollector } from '../service.ts'
 /** Part of every value that a client sends here. */
 const MARK = 'xq7marked'
 const EMAIL = `${MARK}@example.com`
-const TOKEN = `Bearer ${MARK}`
-const json = { 'content-type': 'application/json', authorization: TOKEN, cookie: `session=${MARK}` }
+const json: Record<string, string> = { 'content-type': 'application/json', cookie: `session=${MARK}` }
 const user = (name = MARK) => JSON.stringify({ username: name, email: `${name}@example.com` })
 
 test('no name, address, token, password or parameter gets into the log, the metrics or the spans, whatever fails', async () => {
@@ -19,6 +19,11 @@ test('no name, address, token, password or parameter gets into the log, the metr
   const url = new URL(database.url)
   url.port = String(network.port)
   const collector = await startCollector()
+  const issuer = await startIssuer()
+  onTestFinished(issuer.close)
+  const token = (claims: object) =>
+    issuer.sign({ sub: MARK, email: EMAIL, scope: `users:read users:write ${MARK}`, ...claims })
+  const authorization = `Bearer ${await token({})}`
   const api = await serve({
     DATABASE_URL: url.href,
     LOG_LEVEL: 'trace',
@@ -26,10 +31,12 @@ test('no name, address, token, password or parameter gets into the log, the metr
     DEADLINE_MS: '1000',
     METRICS_PORT: '0',
     OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
+    ...issuer.env,
   })
   const statuses: number[] = []
-  const send = async (method: string, path: string, body?: string, headers: Record<string, string> = json) => {
-    const { status, text } = await fetch(api.url + path, { method, headers, ...(body && { body }) }).then(
+  const send = async (method: string, path: string, body?: string, headers = json) => {
+    const all = { authorization, ...headers }
+    const { status, text } = await fetch(api.url + path, { method, headers: all, ...(body && { body }) }).then(
       async (answer) => ({ status: answer.status, text: await answer.text() }),
     )
     statuses.push(status)
@@ -62,6 +69,10 @@ test('no name, address, token, password or parameter gets into the log, the metr
       }
     }
     await send('DELETE', '/users/999999', undefined, { ...json, 'if-none-match': MARK })
+    const refused = [{ scope: MARK }, { exp: 0 }, { iss: MARK }, { aud: MARK }, { sub: `${MARK}${'x'.repeat(300)}` }]
+    for (const bad of [MARK, `${MARK}.${MARK}.${MARK}`, ...(await Promise.all(refused.map(token)))]) {
+      await send('GET', path, undefined, { ...json, authorization: `Bearer ${bad}` })
+    }
     await raw(`GET /${MARK} HTTP/1.1\r\nHost: ${MARK}\r\nHost: ${MARK}\r\nConnection: close\r\n\r\n`)
     await raw(`${MARK} / HTTP/1.1\r\n\r\n`)
   }
@@ -105,9 +116,11 @@ test('no name, address, token, password or parameter gets into the log, the metr
   for (const [name, text] of Object.entries({ output, metrics, spans })) {
     expect(text.length, name).toBeGreaterThan(1000)
     expect(text, name).not.toMatch(new RegExp(MARK, 'i'))
+    // A part of each of its parts.
+    for (const part of authorization.split(/[ .]/).slice(1)) expect(text, name).not.toContain(part.slice(-20))
     if (password) expect(text, name).not.toContain(password)
   }
-  for (const status of [200, 201, 400, 404, 409, 422, 500, 503]) expect(statuses).toContain(status)
+  for (const status of [200, 201, 400, 401, 403, 404, 409, 422, 500, 503]) expect(statuses).toContain(status)
   expect(output).toContain('"code":"23514"')
   expect(output).toContain('"code":"P0001"')
   expect(spans).toContain('"stringValue":"P0001"')

@@ -1,0 +1,107 @@
+import { createLocalJWKSet, errors, type JWTVerifyGetKey } from 'jose'
+import * as z from 'zod'
+import { isSecure, type TokenRules } from '../config.ts'
+import { refuse } from '../http/problem.ts'
+
+/** After a load no token causes another one for so long. */
+const COOL_DOWN_MS = 10_000
+const RELOAD_INTERVAL_MS = 600_000
+const LOAD_TIMEOUT_MS = 3000
+const MAX_BYTES = 256 * 1024
+
+/** What tokens may be signed with: asymmetric algorithms alone (RFC 8725, section 3.1). */
+export const ALGORITHMS = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
+/** The algorithm of a key that names none: each key has exactly one (RFC 8725, section 3.1). */
+const ALGORITHM_OF: Record<string, string> = { RSA: 'RS256', EC: 'ES256', OKP: 'EdDSA' }
+
+const Key = z.looseObject({ kty: z.string(), alg: z.string().optional() })
+/** What is no key is left out (RFC 7517, section 5). */
+const KeySet = z.object({ keys: z.array(Key.nullable().catch(null)) })
+const Description = z.object({ issuer: z.string(), jwks_uri: z.string().refine(isSecure) })
+
+const UNAVAILABLE = 'The keys that tokens are verified with cannot be had now.'
+
+async function fetchJson<T>(url: string, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> {
+  const { status, body } = await fetch(url, { signal, redirect: 'manual' })
+  const parts: Uint8Array[] = []
+  let size = 0
+  for await (const part of body ?? []) {
+    parts.push(part)
+    size += part.length
+    if (size > MAX_BYTES) throw new Error(`${url} has more than ${MAX_BYTES} bytes`)
+  }
+  if (status !== 200) throw new Error(`${url} answers ${status}`)
+  const { data, success } = schema.safeParse(JSON.parse(Buffer.concat(parts).toString()))
+  if (!success) throw new Error(`${url} lacks what it must have`)
+  return data
+}
+
+/** Where the issuer says that its keys are: by OpenID Connect Discovery, or else by RFC 8414. */
+async function discover(issuer: string, signal: AbortSignal): Promise<string> {
+  const { origin, pathname } = new URL(issuer)
+  const path = pathname.replace(/\/$/, '')
+  const ask = (url: string) => fetchJson(origin + url, Description, signal)
+  const found = await ask(`${path}/.well-known/openid-configuration`).catch(() =>
+    ask(`/.well-known/oauth-authorization-server${path}`),
+  )
+  if (found.issuer !== issuer) throw new Error(`the issuer calls itself ${found.issuer}`)
+  return found.jwks_uri
+}
+
+/** The keys that may be used, as JSON. */
+async function fetchKeys({ issuer, jwksUrl }: TokenRules): Promise<string> {
+  const signal = AbortSignal.timeout(LOAD_TIMEOUT_MS)
+  const { keys } = await fetchJson(jwksUrl ?? (await discover(issuer, signal)), KeySet, signal)
+  const named = keys.map((key) => ({ ...key, alg: key?.alg ?? ALGORITHM_OF[key?.kty ?? ''] ?? '' }))
+  const usable = named.filter(({ alg }) => ALGORITHMS.includes(alg))
+  if (usable.length === 0) throw new Error('no key of the issuer can be used')
+  return JSON.stringify({ keys: usable })
+}
+
+const reasonOf = ({ message, cause }: Error) =>
+  cause instanceof Error && 'code' in cause ? String(cause.code) : message
+
+/**
+ * Finds the key of a token among those of an issuer. They are loaded now, now and then, and for a token whose key is not
+ * known. A load that fails leaves those that are known; for other tokens there is a Problem 503.
+ * @param onChange called when the keys are others than before
+ * @param tell called with the reason when they cannot be loaded, and without when they can be again
+ */
+export function createKeys(rules: TokenRules, onChange: () => void, tell: (failure?: string) => void): JWTVerifyGetKey {
+  let text = ''
+  let known: JWTVerifyGetKey | undefined
+  let failure: string | undefined
+  let loading: Promise<void> | undefined
+  let loadedAt = Number.NEGATIVE_INFINITY
+
+  function use(found: string) {
+    if (found === text) return
+    text = found
+    known = createLocalJWKSet(JSON.parse(found))
+    onChange()
+  }
+
+  async function load() {
+    const reason = (await fetchKeys(rules).then(use).catch(reasonOf)) ?? undefined
+    if (reason !== failure) tell(reason)
+    failure = reason
+    loadedAt = performance.now()
+    loading = undefined
+  }
+
+  /** Loads once at a time. */
+  const reload = () => (loading ??= load())
+  void reload()
+  setInterval(reload, RELOAD_INTERVAL_MS).unref()
+
+  return async function find(header, token) {
+    try {
+      if (known) return await known(header, token)
+    } catch (error) {
+      if (!(error instanceof errors.JWKSNoMatchingKey)) throw error
+    }
+    if (performance.now() - loadedAt > COOL_DOWN_MS) await reload()
+    if (failure || !known) throw refuse('keys', UNAVAILABLE, COOL_DOWN_MS / 1000)
+    return known(header, token)
+  }
+}

@@ -1,0 +1,79 @@
+import { hash } from 'node:crypto'
+import { errors, type JWTPayload, jwtVerify } from 'jose'
+import type { AuthOptions, TokenRules } from '../config.ts'
+import { TokenRefused } from '../http/auth.ts'
+import { Problem } from '../http/problem.ts'
+import { ALGORITHMS, createKeys } from './keys.ts'
+
+/** How far the issuer's clock may be from ours. */
+const CLOCK_SKEW_S = 30
+/** Tokens that are remembered: about 5 MB. */
+const REMEMBERED_MAX = 10_000
+/** A subject has 255 characters at most (OpenID Connect Core, section 2). These can be kept and shown everywhere. */
+const NAME = /^[^\p{Cc}\p{Cs}]{1,255}$/u
+
+/** Three parts in base64url without padding (RFC 7515, section 7.1). */
+const COMPACT = /^[\w-]+\.[\w-]+\.[\w-]+$/
+
+const unfit = (claim: string) => new TokenRefused(`The token's ${claim} is not what it must be.`)
+
+/** What the client may know. Only of tokens that the issuer has signed it says more than that they are not valid. */
+function refusalOf(error: unknown) {
+  if (error instanceof Problem || error instanceof TokenRefused) return error
+  if (error instanceof errors.JWTExpired) return new TokenRefused('The token has expired.')
+  return error instanceof errors.JWTClaimValidationFailed
+    ? unfit(error.claim)
+    : new TokenRefused('The token is not valid.')
+}
+
+const isName = (value: unknown): value is string => typeof value === 'string' && NAME.test(value)
+
+/** The scopes that a token names, as a text (RFC 9068) or as a list. */
+const scopesIn = ({ scope, scp }: JWTPayload) =>
+  [scope, scp].flat().flatMap((words) => (typeof words === 'string' ? words.split(' ') : []))
+
+/** Verifies tokens of an issuer (RFC 7519, RFC 8725), and remembers them by a hash for as long as they and its keys hold. */
+function createVerifier(rules: TokenRules, known: string[], tell: (failure?: string) => void) {
+  type Verified = Awaited<ReturnType<typeof check>>
+  let remembered = new Map<string, Verified>()
+  const getKey = createKeys(rules, () => (remembered = new Map()), tell)
+  const { issuer, audience, types } = rules
+  const claims = { issuer, audience, clockTolerance: CLOCK_SKEW_S, requiredClaims: ['exp', 'sub'] }
+
+  async function check(token: string) {
+    if (!COMPACT.test(token)) throw new TokenRefused('The token is not a JWT.')
+    const { payload, protectedHeader } = await jwtVerify(token, getKey, { algorithms: ALGORITHMS, ...claims })
+    const { sub, email, exp = 0 } = payload
+    const { typ = '' } = protectedHeader
+    if (!types.includes(typ.toLowerCase())) throw unfit('typ')
+    if (!isName(sub)) throw unfit('sub')
+    const scopes = rules.scopes ?? scopesIn(payload).filter((scope) => known.includes(scope))
+    return { subject: sub, person: isName(email) ? email : sub, scopes, until: (exp + CLOCK_SKEW_S) * 1000 }
+  }
+
+  async function remember(id: string, token: string) {
+    // Where the keys change meanwhile, nobody looks here any more.
+    const memory = remembered
+    const verified = await check(token).catch((error) => Promise.reject(refusalOf(error)))
+    const [oldest = id] = memory.size < REMEMBERED_MAX ? [] : memory.keys()
+    memory.delete(oldest)
+    memory.set(id, verified)
+    return verified
+  }
+
+  return function verify(token: string) {
+    const id = hash('sha256', token, 'base64')
+    const found = remembered.get(id)
+    return found && Date.now() < found.until ? found : remember(id, token)
+  }
+}
+
+/**
+ * What verifies tokens, for `identify`. It fails with TokenRefused, or with a Problem where it lacks the keys.
+ * @param tell called with the reason when an issuer's keys cannot be loaded, and without when they can be again
+ */
+export function createAuth({ tokens, iap, ...scopes }: AuthOptions, tell: (issuer: string, failure?: string) => void) {
+  const verifier = (rules: TokenRules | undefined) =>
+    rules && createVerifier(rules, Object.values(scopes), (failure) => tell(rules.issuer, failure))
+  return { ...scopes, tokens: verifier(tokens), iap: verifier(iap) }
+}

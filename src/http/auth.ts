@@ -1,0 +1,61 @@
+import type { Context } from 'hono'
+import { createMiddleware } from 'hono/factory'
+import packageJson from '../../package.json' with { type: 'json' }
+import type { createAuth } from '../auth/verifier.ts'
+import type { Env } from './env.ts'
+import { wantsHtml } from './page.ts'
+import { Problem } from './problem.ts'
+
+/** The scopes, and what verifies access tokens and assertions of Identity-Aware Proxy, where they are taken. */
+export type Auth = ReturnType<typeof createAuth>
+
+/** Why a token is not taken: a sentence that can stand in a header. */
+export class TokenRefused extends Error {}
+
+/** What strangers may ask for, besides the health paths: it tells nothing of data. */
+const OPEN = /^\/(openapi\.json|docs|assets\/[^/]+\/[^/]+)$/
+const READING = ['GET', 'HEAD', 'OPTIONS']
+
+const NO_TOKEN = 'The request needs an access token: Authorization: Bearer.'
+const NO_LOGIN = 'A browser sends no access token: this page needs a proxy in front of it that logs people in.'
+
+/** Says which token would do (RFC 6750, section 3). */
+function challenge(status: 401 | 403, scope: string, detail: string, error?: string): Problem {
+  const said = { realm: packageJson.name, ...(error && { error, error_description: detail }), scope }
+  const parameters = Object.entries(said).map(([name, value]) => `${name}="${value}"`)
+  return new Problem(status, detail, { headers: { 'WWW-Authenticate': `Bearer ${parameters.join(', ')}` } })
+}
+
+/** What verifies the token of a request; undefined where it has none. A token of its own goes before that of a proxy. */
+function tokenOf(c: Context, { tokens, iap }: Auth) {
+  const token = /^bearer(?: +|$)(.*)$/i.exec(c.req.header('authorization') ?? '')?.[1]
+  if (tokens && token !== undefined) return tokens(token)
+  const assertion = c.req.header('x-goog-iap-jwt-assertion')
+  return iap && assertion !== undefined ? iap(assertion) : undefined
+}
+
+/** Finds out whom a request comes from, and why it has to be refused, if it has: 401 or 403. */
+export const identify = (auth: Auth) =>
+  createMiddleware<Env>(async function identify(c, next) {
+    if (OPEN.test(c.req.path)) return next()
+    const scope = READING.includes(c.req.method) ? auth.readScope : auth.writeScope
+    try {
+      const identity = await tokenOf(c, auth)
+      if (!identity) throw challenge(401, scope, wantsHtml(c) ? NO_LOGIN : NO_TOKEN)
+      c.set('subject', identity.subject)
+      c.set('person', identity.person)
+      if (!identity.scopes.includes(scope)) {
+        throw challenge(403, scope, `This needs the scope ${scope}.`, 'insufficient_scope')
+      }
+    } catch (error) {
+      c.set('denial', error instanceof TokenRefused ? challenge(401, scope, error.message, 'invalid_token') : error)
+    }
+    return next()
+  })
+
+/** Refuses what `identify` found no reason to let in. */
+export const authorize = createMiddleware<Env>(async function authorize(c, next) {
+  const denial = c.get('denial')
+  if (denial) throw denial
+  return next()
+})
