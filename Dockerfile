@@ -6,6 +6,10 @@ RUN npm ci
 COPY . .
 RUN npm run build && rm -r dist/cache
 
+# For the release, which attests it.
+FROM scratch AS sbom
+COPY --from=build /app/dist/sbom.cdx.json /
+
 # V8's compile cache fits one node binary, one architecture and one user: so the final image's own writes it. On the builder's
 # platform, for node crashes where it is emulated: an image for another one ignores the cache, and starts a little slower.
 FROM --platform=$BUILDPLATFORM gcr.io/distroless/nodejs24-debian13:nonroot@sha256:9eeb7f5887d0e239e78264b06f7f11d2e14be534050481803a9e4728fcdd278e AS cache

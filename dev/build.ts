@@ -1,7 +1,9 @@
 // `npm run build`: the whole service in dist/, to be started as dist/main.js.
 import { rmSync, writeFileSync } from 'node:fs'
 import { build } from 'esbuild'
+import { ASSETS } from '../src/http/assets.ts'
 import { writeAssets } from './assets.ts'
+import { filesOf, writeThirdParty } from './third-party.ts'
 import { warm } from './warm.ts'
 
 /** Makes `users-api.js`, the service; what only the other commands need is in files beside it, loaded when asked for. */
@@ -16,6 +18,7 @@ export const bundle = (outdir: string) =>
     format: 'esm',
     minify: true,
     sourcemap: true,
+    metafile: true,
     // Packages that are CommonJS still ask for Node's modules by `require`.
     banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
     // The Node adapter asks for HTTP/2, which is not served here and takes 6 ms of every start to load.
@@ -25,8 +28,9 @@ export const bundle = (outdir: string) =>
 
 if (import.meta.main) {
   rmSync('dist', { recursive: true, force: true })
-  await bundle('dist')
+  const { metafile } = await bundle('dist')
   writeAssets('dist/assets')
+  writeThirdParty('dist', [...filesOf(metafile), ...Object.values(ASSETS)])
   // V8's compiled code can only be taken by what is loaded after the cache was named: so a file of its own does that.
   writeFileSync(
     'dist/main.js',

@@ -1,12 +1,17 @@
-import { writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { makeRepository } from './repository.ts'
 
 const DIGEST = `sha256:${'0123456789abcdef'.repeat(4)}`
 
-/** Main's release is there, the version's is not. */
-const GH = 'case "$1 $2" in "run list") echo 42;; "release view") exit 1;; esac'
+/** Main's release is there, the version's is not. What is attested has the name of its type; a new release prints its files. */
+const GH = `case "$1 $2" in
+  "run list") echo 42;;
+  "release view") exit 1;;
+  "attestation verify") echo "$*" | sed -E 's/.*--predicate-type ([^ ]+).*/\\1/';;
+  "release create") cat "$4" "$5" >"$(dirname "$0")/../files";;
+esac`
 
 let repository: ReturnType<typeof makeRepository>
 beforeEach(() => {
@@ -40,8 +45,8 @@ describe('a version', () => {
       `docker buildx imagetools inspect ${name}:sha-${commit} --format {{.Manifest.Digest}}`,
       `docker buildx imagetools create --tag ${name}:1.2.3 --tag ${name}:1.2 --tag ${name}:latest ${name}@${DIGEST}`,
     ])
-    expect(called('gh release create')).toEqual([
-      `gh release create v1.2.3 --verify-tag --title v1.2.3 --latest=true --generate-notes --notes Image: \`${name}:1.2.3@${DIGEST}\``,
+    expect(called('gh release create').map((call) => call.replaceAll(/ \/\S+\//g, ' '))).toEqual([
+      `gh release create v1.2.3 sbom.cdx.json provenance.intoto.jsonl --verify-tag --title v1.2.3 --latest=true --generate-notes --notes Image: \`${name}:1.2.3@${DIGEST}\``,
     ])
   })
 
@@ -57,6 +62,8 @@ describe('a version', () => {
       'gh run watch 42',
       'docker buildx imagetools inspect',
       'cosign verify --certificate-oidc-issuer https://token.actions.githubusercontent.com',
+      `gh attestation verify oci://${imageName()}@${DIGEST}`,
+      `gh attestation verify oci://${imageName()}@${DIGEST}`,
       'docker buildx imagetools create',
       'gh release create v1.2.3',
     ])
@@ -66,6 +73,27 @@ describe('a version', () => {
       'https://github.com/you/users-api/.github/workflows/release.yml@refs/heads/main ' +
         `--certificate-github-workflow-sha ${commit} ${imageName()}@${DIGEST}`,
     )
+  })
+
+  test('has the bill of materials and the build record as files, as the release workflow attested them', () => {
+    const commit = commitVersion('1.2.3')
+    repository.git('tag', 'v1.2.3')
+    release('v1.2.3')
+    const files = readFileSync(join(repository.folder, 'files'), 'utf8')
+    expect(files).toBe('https://cyclonedx.org/bomhttps://slsa.dev/provenance/v1')
+    for (const call of called('gh attestation verify'))
+      expect(call).toContain(
+        '--repo you/users-api --signer-workflow you/users-api/.github/workflows/release.yml ' +
+          `--source-ref refs/heads/main --source-digest ${commit}`,
+      )
+  })
+
+  test('is not made when its image is not attested', () => {
+    commitVersion('1.2.3')
+    repository.git('tag', 'v1.2.3')
+    repository.stub('gh', `[ "$1" != attestation ] || exit 1; ${GH}`)
+    expect(() => release('v1.2.3')).toThrow()
+    expect([...called('docker buildx imagetools create'), ...called('gh release create')]).toEqual([])
   })
 
   test.each(['gh', 'cosign', 'docker'])('changes nothing when %s refuses', (program) => {

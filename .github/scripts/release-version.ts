@@ -4,11 +4,13 @@
  *   node .github/scripts/release-version.ts v1.2.3
  *
  * Waits for main's release of the commit, checks that it signed the image, gives the image the version's tags, and makes
- * the release on GitHub with generated notes. A version that is released stays as it is.
+ * the release on GitHub with generated notes, the bill of materials and the build record. A version that is released stays as it is.
  *
  * Needs `gh`, `cosign` and `docker` (logged in to the registry), and GITHUB_REPOSITORY as owner/name.
  */
 import { execFileSync } from 'node:child_process'
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fail, run, start } from './run.ts'
 
@@ -16,6 +18,14 @@ const VERSION_TAG = /^v(\d+\.\d+)\.\d+(-[\w.-]+)?$/
 
 /** What a commit that only names an image changes. It has no release of its own: paths-ignore in release.yml is the same. */
 export const DEPLOYED = 'kustomize/overlays/gke*/kustomization.yaml'
+
+const SIGNER = '.github/workflows/release.yml'
+
+/** The files of a release: which statement about the image, and what of it. Scorecard knows a build record by its name. */
+const ATTESTED = [
+  { file: 'sbom.cdx.json', type: 'https://cyclonedx.org/bom', part: '.[0].verificationResult.statement.predicate' },
+  { file: 'provenance.intoto.jsonl', type: 'https://slsa.dev/provenance/v1', part: '.[].attestation.bundle' },
+]
 
 function main([tag = '']: string[]) {
   const [, minor, suffix] = VERSION_TAG.exec(tag) ?? fail(`"${tag}" is not a version like v1.2.3 or v1.2.3-rc.1`)
@@ -28,6 +38,7 @@ function main([tag = '']: string[]) {
   const name = run(process.execPath, join(import.meta.dirname, 'set-image.ts'), '--name')
   const image = `${name}@${digestOf(`${name}:sha-${commit}`)}`
   verify(image, commit)
+  const files = writeAttested(image, commit)
 
   // A pre-release takes no other tag, and an older version takes none from a newer one.
   const isNewest = (prefix: string) => !suffix && newestVersion(prefix) === tag
@@ -38,7 +49,7 @@ function main([tag = '']: string[]) {
 
   const kind = suffix ? '--prerelease' : `--latest=${isLatest}`
   const notes = ['--generate-notes', '--notes', `Image: \`${name}:${version}@${image.split('@')[1]}\``]
-  run('gh', 'release', 'create', tag, '--verify-tag', '--title', tag, kind, ...notes)
+  run('gh', 'release', 'create', tag, ...files, '--verify-tag', '--title', tag, kind, ...notes)
 }
 
 /** The tag must be on main, and the version that package.json has there. */
@@ -65,10 +76,24 @@ const digestOf = (image: string) =>
 
 /** Throws unless main's release workflow signed the image, at this commit. */
 function verify(image: string, commit: string) {
-  const workflow = `https://github.com/${process.env.GITHUB_REPOSITORY}/.github/workflows/release.yml@refs/heads/main`
+  const workflow = `https://github.com/${process.env.GITHUB_REPOSITORY}/${SIGNER}@refs/heads/main`
   const issuer = 'https://token.actions.githubusercontent.com'
   const signer = ['--certificate-oidc-issuer', issuer, '--certificate-identity', workflow]
   run('cosign', 'verify', ...signer, '--certificate-github-workflow-sha', commit, image)
+}
+
+/** Writes what main's release attested of the image at this commit, and gives the files' paths. Throws if it did not. */
+function writeAttested(image: string, commit: string) {
+  const folder = mkdtempSync(join(tmpdir(), 'release-'))
+  const repository = process.env.GITHUB_REPOSITORY ?? ''
+  const source = ['--source-ref', 'refs/heads/main', '--source-digest', commit]
+  const signer = ['--repo', repository, '--signer-workflow', `${repository}/${SIGNER}`, ...source]
+  return ATTESTED.map(({ file, type, part }) => {
+    const path = join(folder, file)
+    const wanted = ['--predicate-type', type, '--format', 'json', '--jq', part]
+    writeFileSync(path, run('gh', 'attestation', 'verify', `oci://${image}`, ...signer, ...wanted))
+    return path
+  })
 }
 
 /** The newest version whose tag begins so, pre-releases left out. */

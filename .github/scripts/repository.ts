@@ -25,6 +25,8 @@ export function makeRepository() {
     GIT_COMMITTER_NAME: 'test',
     GIT_COMMITTER_EMAIL: 'test@example.com',
     GITHUB_REPOSITORY: 'you/users-api',
+    // What a script leaves goes with the folder.
+    TMPDIR: folder,
   }
   const run = (cwd: string, command: string, ...args: string[]) =>
     execFileSync(command, args, { cwd, encoding: 'utf8', env, stdio: ['ignore', 'pipe', 'pipe'] }).trim()

@@ -7,7 +7,7 @@ import { join } from 'node:path'
 type PackageFile = { packageFile: string; deps: { depName?: string; currentValue?: string }[] }
 
 const NAMED = /^(?:FROM (?:--platform=\S+ )?|[\s-]*image(?:Name)?: )["']?([^\s"'@]+)/gm
-const OURS = /(^|\/)users-api(:|$)/
+const OURS = /(^|\/)users-api(:|$)|^scratch$/
 
 const folder = mkdtempSync(join(tmpdir(), 'renovate-'))
 const env = { ...process.env, RENOVATE_BASE_DIR: folder, LOG_FORMAT: 'json', LOG_LEVEL: 'debug' }
