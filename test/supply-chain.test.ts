@@ -26,6 +26,22 @@ test.each(lockFiles)('every package of %s is from the registry, with its hash', 
   expect(strange).toEqual([])
 })
 
+test('whatever builds, tests or checks installs what a lock file says, and nothing else', () => {
+  const scripts = projectFiles().filter((file) => /^(Dockerfile|\.ci\/|\.github\/(workflows|tools|kind)\/)/.test(file))
+  const installs = scripts.flatMap((file) =>
+    [
+      ...read(file).matchAll(
+        /\b(?:npm (?:ci|i|install|add|exec|x)|npx|pip3? install|go (?:install|run)|curl|wget)\b.*/g,
+      ),
+    ]
+      // Go's checksum database pins a version, go.sum a tool; pip asks for hashes.
+      .filter(([command]) => !/^npm ci\b|^go install (tool|\S+@v[\d.]+)|--require-hashes/.test(command))
+      .map(([command]) => `${file}: ${command}`),
+  )
+  expect(scripts).toEqual(expect.arrayContaining(['Dockerfile', '.ci/run', '.github/tools/install']))
+  expect(installs).toEqual([])
+})
+
 test('package.json says of every package with an install script whether it may run', () => {
   const packages = locked('package-lock.json').filter(([, { hasInstallScript }]) => hasInstallScript)
   const names = packages.map(([path]) => path.replace(/^.*node_modules\//, ''))
