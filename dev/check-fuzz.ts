@@ -1,5 +1,5 @@
 // `npm run check:fuzz`: Schemathesis sends the service what its description allows, and what it does not, and checks each
-// answer against it. Needs python3 and PyPI. What follows `--` goes to `st run`.
+// answer against it. Needs python3, 3.11 or newer, and PyPI. What follows `--` goes to `st run`.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
@@ -8,10 +8,11 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort, startPostgres } from './postgres.ts'
 
-const SCHEMATHESIS = 'schemathesis==4.32.5'
 const fromRoot = (path: string) => fileURLToPath(new URL(`../${path}`, import.meta.url))
 
 const MAIN = fromRoot('src/main.ts')
+/** Schemathesis and all that it needs, by their hashes. */
+const REQUIREMENTS = ['--require-hashes', '--requirement', fromRoot('dev/schemathesis.txt')]
 
 /** Also where Schemathesis leaves its files. */
 const tools = mkdtempSync(join(tmpdir(), 'schemathesis-'))
@@ -30,7 +31,7 @@ const env = { ...process.env, DATABASE_URL: postgres.url, HOST: '127.0.0.1', POR
 try {
   await run(process.execPath, [MAIN, 'migrate'], env)
   await run('python3', ['-m', 'venv', tools])
-  await run(join(tools, 'bin/pip'), ['install', '--quiet', '--disable-pip-version-check', SCHEMATHESIS])
+  await run(join(tools, 'bin/pip'), ['install', '--quiet', '--disable-pip-version-check', ...REQUIREMENTS])
   const service = spawn(process.execPath, [MAIN], { env, stdio: 'inherit' })
   try {
     const args = ['--config-file', fromRoot('dev/schemathesis.toml'), 'run', `http://127.0.0.1:${port}/openapi.json`]
