@@ -35,3 +35,15 @@ test.each(names)('%s runs actions by their commit, and no script of its own', (n
     if (run) expect(run.trim().split('\n').length).toBeLessThanOrEqual(3)
   }
 })
+
+test.each(['release.yml', 'scan.yml'])(
+  '%s takes the bill of materials from a stage that the Dockerfile has',
+  (name) => {
+    const [, stage] = /\btarget[: ]+(\S+)/.exec(readFileSync(join(FOLDER, name), 'utf8')) ?? []
+    expect(stage).toBeDefined()
+    const dockerfile = readFileSync(join(FOLDER, '../../Dockerfile'), 'utf8')
+    expect(dockerfile).toMatch(
+      new RegExp(`^FROM scratch AS ${stage}\\nCOPY --from=build /app/dist/sbom.cdx.json /$`, 'm'),
+    )
+  },
+)
