@@ -1,4 +1,6 @@
 import type { ServerResponse } from 'node:http'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { type Issuer, startIssuer } from '../../dev/issuer.ts'
 import { parseConfig } from '../config.ts'
@@ -267,6 +269,26 @@ describe('what was verified', () => {
     const [header, , signature] = token.split('.')
     const payload = Buffer.from(JSON.stringify({ sub: 'root' })).toString('base64url')
     await expect(verify(`${header}.${payload}.${signature}`)).rejects.toThrow(TokenRefused)
+  })
+
+  test('takes little memory, however much a token holds', async () => {
+    setFlagsFromString('--expose-gc')
+    const collect = runInNewContext('gc')
+    const bytes = () => {
+      collect()
+      return process.memoryUsage().heapUsed
+    }
+    const name = 'https://scopes.example/a-long-name/users.read'
+    const { verify } = verifier({ AUTH_READ_SCOPE: name })
+    const claims = { scope: Array(200).fill(name).join(' '), scp: Array(50).fill(name), email: 'a@example.com' }
+    const verifyMany = async (count: number) => {
+      for (let i = 0; i < count; i++) await verify(await issuer.sign({ ...claims, sub: `${i}` }))
+    }
+    await verifyMany(50)
+    const before = bytes()
+    await verifyMany(1000)
+    expect(bytes() - before).toBeLessThan(2_000_000)
+    expect(await verify(await issuer.sign(claims))).toMatchObject({ scopes: [name] })
   })
 
   test('is forgotten where there is too much, the oldest first', async () => {
