@@ -49,7 +49,7 @@ function createVerifier(rules: TokenRules, known: string[], tell: (failure?: str
     if (!isName(sub)) throw unfit('sub')
     // In words of our own: a part of the token's text would keep all of it in memory.
     const scopes = rules.scopes ?? known.filter((scope) => scopesIn(payload).includes(scope))
-    return { subject: sub, person: isName(email) ? email : sub, scopes, until: (exp + CLOCK_SKEW_S) * 1000 }
+    return { issuer, subject: sub, person: isName(email) ? email : sub, scopes, until: (exp + CLOCK_SKEW_S) * 1000 }
   }
 
   async function remember(id: string, token: string) {

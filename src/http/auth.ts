@@ -42,6 +42,7 @@ export const identify = (auth: Auth) =>
     try {
       const identity = await tokenOf(c, auth)
       if (!identity) throw challenge(401, scope, wantsHtml(c) ? NO_LOGIN : NO_TOKEN)
+      c.set('issuer', identity.issuer)
       c.set('subject', identity.subject)
       c.set('person', identity.person)
       if (!identity.scopes.includes(scope)) {

@@ -10,8 +10,10 @@ export type Env = {
     requestId: string
     /** Not of this request alone: `logLine` adds what names it. */
     log: Logger
-    /** Whom the request's token names; unset where nobody has to log in. */
+    /** Whom the request's token names; unset where nobody has to log in. Another issuer may call somebody else the same. */
     subject?: string
+    /** Whose token it is. */
+    issuer?: string
     /** The same as people know them: by the email address, if the token has one. */
     person?: string
     /** Why the request has to be refused, once it is counted. */

@@ -271,7 +271,7 @@ describe('with authentication', () => {
 
   test('has the answers that the service gives', async () => {
     const { components } = await of({ tokens: nobody })
-    const tokens = () => ({ subject: 'a', person: 'a', scopes: [], until: 0 })
+    const tokens = () => ({ issuer: '', subject: 'a', person: 'a', scopes: [], until: 0 })
     const app = appWith(false, { ...AUTH, tokens })
     const headers = { 'X-Request-Id': components.headers['X-Request-Id'].example }
     for (const [status, more] of [

@@ -75,7 +75,9 @@ export function limitRate({ rate, proxies = [] }: { rate: string; proxies: reado
   return createMiddleware<Env>(async function limitRate(c, next) {
     const address = clientOf(c.env.incoming.socket.remoteAddress ?? '', c.req.header('x-forwarded-for') ?? '', trusted)
     const subject = c.get('subject')
-    const { isAllowed, left, seconds } = take(subject === undefined ? address : `subject ${subject}`)
+    const { isAllowed, left, seconds } = take(
+      subject === undefined ? address : `subject ${subject} of ${c.get('issuer')}`,
+    )
     // On Node's response, which every answer passes: pages, streams, files and errors.
     c.env.outgoing.setHeader('RateLimit-Policy', policy).setHeader('RateLimit', `"default";r=${left};t=${seconds}`)
     if (isAllowed) return next()
