@@ -38,6 +38,12 @@ describe('the client', () => {
     ['is the proxy that names half an address', proxy, `${client}, 1.2.3`, proxy],
     ['is the proxy that is before an empty entry', proxy, `${client}, ,10.0.0.2`, '10.0.0.2'],
     ['is nobody once the peer has hung up', '', client, ''],
+    [
+      'is the last of 32 proxies, what stands before them is not looked at',
+      proxy,
+      `${client}, 10.0.0.9${', 10.0.0.3'.repeat(31)}`,
+      '10.0.0.9',
+    ],
   ])('%s', (_, peer, forwardedFor, expected) => {
     expect(clientOf(peer, forwardedFor, trusted)).toBe(expected)
   })

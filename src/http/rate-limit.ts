@@ -7,6 +7,8 @@ import { Problem } from './problem.ts'
 
 /** Of 8 bytes each. */
 const SLOTS = 2 ** 20
+/** So many addresses of `X-Forwarded-For` are looked at, from its right: a list may be long, and costs time. */
+const MAX_HOPS = 32
 const DETAIL = 'This client has used up its quota of requests.'
 const PROBLEM_TYPES = 'https://iana.org/assignments/http-problem-types'
 /** What the draft wants in the body of a 429. */
@@ -21,7 +23,8 @@ const familyOf = (address: string) => (isIP(address) === 6 ? 'ipv6' : 'ipv4')
  */
 export function clientOf(peer: string, forwardedFor: string, trusted: BlockList): string {
   // Sockets that take both show IPv4 as a part of IPv6.
-  const hops = [...forwardedFor.split(','), peer].map((hop) => hop.trim().replace(/^::ffff:(?=\d+\.)/i, '')).reverse()
+  const entries = forwardedFor.split(',').slice(-MAX_HOPS)
+  const hops = [...entries, peer].map((hop) => hop.trim().replace(/^::ffff:(?=\d+\.)/i, '')).reverse()
   const client = hops.find((hop, i) => !trusted.check(hop, familyOf(hop)) || !isIP(hops[i + 1] ?? '')) ?? ''
   const groups = client.replace('::', `:${'0:'.repeat(9 - client.split(':').length)}`).split(':')
   return groups.slice(0, 4).join(':')
