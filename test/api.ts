@@ -1,4 +1,3 @@
-import { once } from 'node:events'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
@@ -93,7 +92,8 @@ export async function startApi(
       let text = ''
       socket.on('data', (chunk) => (text += chunk)).on('error', () => {})
       socket.write(bytes)
-      await once(socket, 'close')
+      // Also where the service resets the connection, because it reads no more.
+      await new Promise((resolve) => socket.on('close', resolve))
       return text
     },
     async close() {
