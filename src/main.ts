@@ -5,7 +5,7 @@ import { createApp } from './app.ts'
 import { ConfigError, parseConfig, settings } from './config.ts'
 import { createPool } from './db/pool.ts'
 import { createReadiness } from './db/readiness.ts'
-import { createLog, describeError, endOutput, openOutput } from './http/log.ts'
+import { createLog, describeError, openOutput } from './http/log.ts'
 import { startServer } from './server.ts'
 import { createUserStore } from './users/store.ts'
 import { users } from './users/table.ts'
@@ -40,7 +40,7 @@ async function serve() {
   const log = createLog(config.log, output)
   process.on('uncaughtException', async (error) => {
     log.fatal(describeError(error), 'crashed')
-    await endOutput(output)
+    await output.end()
     process.exit(1)
   })
   // What is not asked for is not loaded: a start does not pay for it.
@@ -85,7 +85,7 @@ async function serve() {
   await database.close(Math.max(0, until - performance.now()))
   await tracing?.stop(Math.max(0, until - performance.now()))
   log.info('stopped')
-  await endOutput(output)
+  await output.end()
 }
 
 async function migrate() {
