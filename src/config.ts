@@ -69,6 +69,7 @@ const Settings = z.object({
   LOG_LEVEL: oneOf(LOG_LEVELS).default('info').describe('fatal, error, warn, info, debug, trace or silent'),
   LOG_FORMAT: oneOf(LOG_FORMATS).default('auto').describe('json, google, pretty, or auto: pretty on a terminal'),
   LOG_REQUESTS: share.default(0).describe('Share of the requests that are logged, from 0 to 1'),
+  AUDIT_LOG: oneOf(['on', 'off']).default('off').describe('on or off: a line of the log for each change of a user'),
   SLOW_REQUEST_MS: milliseconds(1000, 'A request that takes so long is logged, in ms; 0 logs none'),
   METRICS_PORT: integer(0, 65_535).optional().describe('Port of `/metrics`; nothing is measured if unset'),
   STARTUP_WAIT_MS: milliseconds(2000, 'How long it waits for the database before it starts listening anyway, in ms'),

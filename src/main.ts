@@ -35,17 +35,8 @@ async function serve() {
   const controller = new AbortController()
   const stopping = controller.signal
   const stopAsked = once(stopping, 'abort')
-  onStopSignal((name) => (stopping.aborted ? process.exit(1) : controller.abort(name)))
   const output = openOutput()
   const log = createLog(config.log, output)
-  process.on('uncaughtException', async (error) => {
-    log.fatal(describeError(error), 'crashed')
-    await output.end()
-    process.exit(1)
-  })
-  // What is not asked for is not loaded: a start does not pay for it.
-  const onLost = () => log.warn('spans were lost')
-  const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
   const database = createPool({
     ...config.database,
     applicationName: 'users-api',
@@ -54,6 +45,22 @@ async function serve() {
       else log.info(`${of} available`)
     },
   })
+  /** Ends the process at once: changes that wait for an answer fail, and the log has their outcome as unknown. */
+  async function leave() {
+    await database.close(0).catch(() => {})
+    await output.end()
+    process.exit(1)
+  }
+  onStopSignal((name) => (stopping.aborted ? leave() : controller.abort(name)))
+  process.on('uncaughtException', (error) => {
+    log.fatal(describeError(error), 'crashed')
+    void leave()
+  })
+  // What is not asked for is not loaded: a start does not pay for it.
+  const onLost = () => log.warn('spans were lost')
+  const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
+  const isAudited = config.AUDIT_LOG === 'on'
+  if (isAudited) (await import('./http/audit.ts')).startAudit(config.log, output)
   const ready = createReadiness(database, [users], (reason) =>
     log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )
@@ -85,7 +92,9 @@ async function serve() {
   await database.close(Math.max(0, until - performance.now()))
   await tracing?.stop(Math.max(0, until - performance.now()))
   log.info('stopped')
-  await output.end()
+  const isWritten = await output.end(isAudited ? until - performance.now() : 0)
+  // Not a word on standard error: it may be the same pipe, which nobody reads.
+  if (isAudited && !isWritten) process.exit(1)
 }
 
 async function migrate() {

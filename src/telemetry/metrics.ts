@@ -32,6 +32,7 @@ export function createMetrics(pool: Pool) {
     stopping: 0,
     database: 0,
     keys: 0,
+    log: 0,
     quota: 0,
   }
   const underWay = { requests: 0, bodies: 0, streams: 0 }
