@@ -7,10 +7,12 @@ import type { Context } from 'hono'
 export type Limited = 'requests' | 'bodies' | 'streams'
 
 /**
+/**
  * Why a request was refused: 503 as too many are under way, the process stops, the database or a token's issuer cannot be
- * asked, or the log not be written; 429 as its client has used up its quota.
+ * asked, or the log not be written; 429 as its client has used up its quota. Or a connection was closed at once, because
+ * there were too many.
  */
-export type Refusal = Limited | 'stopping' | 'database' | 'keys' | 'log' | 'quota'
+export type Refusal = Limited | 'stopping' | 'database' | 'keys' | 'log' | 'quota' | 'connections'
 
 /** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
 export const events = new EventEmitter<{

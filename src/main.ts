@@ -72,7 +72,8 @@ async function serve() {
   if (!auth) log.warn('authentication is off: everyone who reaches this may read and change everything')
   const limitRate = config.rateLimit && (await import('./http/rate-limit.ts')).limitRate(config.rateLimit)
   const trace = tracing?.middleware
-  const options = { ...config.app, trace, auth, limitRate, log, stopping, ready }
+  const cors = config.CORS_ORIGINS && (await import('./http/cors.ts')).createCors(config.CORS_ORIGINS)
+  const options = { ...config.app, trace, cors, auth, limitRate, log, stopping, ready }
   const app = createApp({ ...options, users: createUserStore(database) })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
