@@ -9,6 +9,7 @@ export const LONG = [
   'dev/dev.test.ts',
   'dev/check-migrations.test.ts',
   'bench/bench.test.ts',
+  'src/http/audit.test.ts',
   'src/http/log.test.ts',
   'src/telemetry/metrics.test.ts',
   'src/telemetry/tracing.test.ts',

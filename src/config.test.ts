@@ -114,6 +114,14 @@ test.each([
   ['LOG_REQUESTS', '1.5'],
   ['LOG_REQUESTS', 'all'],
   ['METRICS_PORT', '65536'],
+  ['MAX_CONNECTIONS', '0'],
+  ['CORS_ORIGINS', '*'],
+  ['CORS_ORIGINS', 'null'],
+  ['CORS_ORIGINS', 'app.example'],
+  ['CORS_ORIGINS', 'https://app.example/'],
+  ['CORS_ORIGINS', 'https://app.example:443'],
+  ['CORS_ORIGINS', 'https://*.app.example, ftp://app.example'],
+  ['CORS_ORIGINS', 'https://app.example https://App.example'],
   ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318'],
   ['OTEL_TRACES_SAMPLER', 'sometimes'],
   ['OTEL_TRACES_SAMPLER_ARG', '2'],
@@ -141,6 +149,17 @@ test('a limit of requests has the networks of proxies, if there are any', () => 
     proxies: ['10.0.0.0/8', '35.191.0.0/16', '2001:db8::/32'],
   })
   expect(parseConfig({ TRUSTED_PROXIES: '10.0.0.0/8' }).rateLimit).toBeUndefined()
+})
+
+test('CORS_ORIGINS is a list of origins, by spaces or commas', () => {
+  const CORS_ORIGINS = 'https://app.example,http://localhost:5173  http://[::1]:8080, https://xn--mnchen-3ya.example'
+  expect(parseConfig({ CORS_ORIGINS }).CORS_ORIGINS).toEqual([
+    'https://app.example',
+    'http://localhost:5173',
+    'http://[::1]:8080',
+    'https://xn--mnchen-3ya.example',
+  ])
+  expect(parseConfig({}).CORS_ORIGINS).toBeUndefined()
 })
 
 describe('traces', () => {
@@ -221,7 +240,7 @@ describe('authentication', () => {
 
 test('every setting is in .env.example and in a table of the documents, with its default', () => {
   const example = file('../.env.example')
-  const pages = ['README.md', 'docs/observability.md', 'docs/limits.md', 'docs/authentication.md']
+  const pages = ['README.md', 'docs/observability.md', 'docs/limits.md', 'docs/authentication.md', 'docs/failures.md']
   const tables = pages.map((page) => file(`../${page}`)).join('')
   for (const { name, meaning, fallback } of settings) {
     expect(example).toContain(`# ${meaning}\n# ${name}=${fallback}`)

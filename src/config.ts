@@ -33,9 +33,11 @@ const readBy = <T>(read: (text: string) => T) =>
 
 const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, ''))
 
+/** A list, with spaces or commas between two of it. */
+const listOf = <T extends z.ZodType>(item: T) => z.preprocess((text) => String(text).split(/[\s,]+/), z.array(item))
+
 const rate = z.string().regex(/^[1-9]\d{0,5}\/[1-9]\d{0,4}$/, 'must be requests/seconds, from 1/1 to 999999/99999')
 const network = z.union([z.cidrv4(), z.cidrv6()], 'must be networks, such as 10.0.0.0/8, 2001:db8::/32')
-const networks = z.preprocess((list) => String(list).split(/ *, */), z.array(network))
 
 /** Whether nobody on the way can change what comes from there: by https, or from this machine. */
 export function isSecure(text: string): boolean {
@@ -47,6 +49,10 @@ const secureUrl = z.string().refine(isSecure, 'must be a URL with https; http is
 /** Scopes, with spaces between them (RFC 6749, section 3.3). */
 const scopes = z.string().regex(/^[!#-[\]-~]+( [!#-[\]-~]+)*$/, 'must be scopes, with one space between two')
 const scope = scopes.regex(/^\S+$/, 'must be one scope')
+/** Whether it is as browsers send it (RFC 6454, section 6.2). URLs may have a * in their host. */
+const isOrigin = (text: string) => /^https?:[^*]+$/.test(text) && URL.parse(text)?.origin === text
+const origin = z.string().refine(isOrigin, 'must be origins, such as https://app.example.com')
+
 const url = z.url({ protocol: /^https?$/, error: 'must be a URL with http or https' })
 const RATIO_SAMPLERS = ['always_on', 'always_off', 'traceidratio'] as const
 const SAMPLERS = [...RATIO_SAMPLERS, ...RATIO_SAMPLERS.map((name) => `parentbased_${name}` as const)]
@@ -66,18 +72,26 @@ const Settings = z.object({
   REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request to arrive, in ms'),
   IDLE_TIMEOUT_MS: milliseconds(60_000, 'How long a client may be idle in the middle of a request, in ms'),
 
+  CORS_ORIGINS: listOf(origin)
+    .optional()
+    .describe('Origins whose pages may use the API, by spaces or commas; none if unset'),
+
   LOG_LEVEL: oneOf(LOG_LEVELS).default('info').describe('fatal, error, warn, info, debug, trace or silent'),
   LOG_FORMAT: oneOf(LOG_FORMATS).default('auto').describe('json, google, pretty, or auto: pretty on a terminal'),
   LOG_REQUESTS: share.default(0).describe('Share of the requests that are logged, from 0 to 1'),
+  AUDIT_LOG: oneOf(['on', 'off']).default('off').describe('on or off: a line of the log for each change of a user'),
   SLOW_REQUEST_MS: milliseconds(1000, 'A request that takes so long is logged, in ms; 0 logs none'),
   METRICS_PORT: integer(0, 65_535).optional().describe('Port of `/metrics`; nothing is measured if unset'),
   STARTUP_WAIT_MS: milliseconds(2000, 'How long it waits for the database before it starts listening anyway, in ms'),
   DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),
   MAX_BODY_BYTES: integer(1, GIB).default(262_144).describe('Largest request body, in bytes'),
+  MAX_CONNECTIONS: integer(1, 1_000_000).default(2000).describe('Open connections; more are closed at once'),
   MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Concurrent requests; more get 503'),
   MAX_STREAMS: integer(1, 100).default(4).describe('Concurrent streams, on up to 4 more connections; more get 503'),
   RATE_LIMIT: rate.optional().describe('Requests of a client in so many seconds, such as 100/60; no limit if unset'),
-  TRUSTED_PROXIES: networks.optional().describe('Networks of the proxies whose X-Forwarded-For names the client'),
+  TRUSTED_PROXIES: listOf(network)
+    .optional()
+    .describe('Networks of the proxies whose X-Forwarded-For names the client'),
 
   DATABASE_URL: readBy(parseAddress)
     .optional()

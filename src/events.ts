@@ -7,10 +7,12 @@ import type { Context } from 'hono'
 export type Limited = 'requests' | 'bodies' | 'streams'
 
 /**
- * Why a request was refused: 503 as too many are under way, the process stops, or the database or a token's issuer cannot be
- * asked; 429 as its client has used up its quota.
+/**
+ * Why a request was refused: 503 as too many are under way, the process stops, the database or a token's issuer cannot be
+ * asked, or the log not be written; 429 as its client has used up its quota. Or a connection was closed at once, because
+ * there were too many.
  */
-export type Refusal = Limited | 'stopping' | 'database' | 'keys' | 'quota'
+export type Refusal = Limited | 'stopping' | 'database' | 'keys' | 'log' | 'quota' | 'connections'
 
 /** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
 export const events = new EventEmitter<{
@@ -19,6 +21,10 @@ export const events = new EventEmitter<{
   /** A request has its answer, `ms` after it came. */
   answered: [c: Context, ms: number]
   refused: [why: Refusal]
+  /** A row is about to be changed. A listener that throws prevents it. */
+  changing: []
+  /** The row of a resource was changed, or may have been: these are the fields of a line of the log. */
+  changed: [c: Context, change: object]
   /**
    * A statement was answered, or its answer was lost, `ms` after it was sent for the requests of these spans. `errorType` is
    * the SQLSTATE where PostgreSQL refused it, 'lost' where no answer came.

@@ -47,7 +47,7 @@ export const plainText = (maximum: number) =>
 
 const INVISIBLE = /[\u2800\p{Default_Ignorable_Code_Point}]/u
 /** Some scripts need joiners, and `domainToASCII` knows where. */
-const INVISIBLE_IN_DOMAIN = /[[\u2800\p{Default_Ignorable_Code_Point}]--[\u200c\u200d]]/v
+const INVISIBLE_IN_DOMAIN = /(?![\u200c\u200d])[\u2800\p{Default_Ignorable_Code_Point}]/u
 /** `domainToASCII` reads its argument as the host of a URL. It would stop at these, or decode them. */
 const URL_SYNTAX = /[/\\?#%]/
 /** `domainToUnicode` leaves it as it is. */

@@ -5,7 +5,7 @@ import { createApp } from './app.ts'
 import { ConfigError, parseConfig, settings } from './config.ts'
 import { createPool } from './db/pool.ts'
 import { createReadiness } from './db/readiness.ts'
-import { createLog, describeError, endOutput, openOutput } from './http/log.ts'
+import { createLog, describeError, openOutput } from './http/log.ts'
 import { startServer } from './server.ts'
 import { createUserStore } from './users/store.ts'
 import { users } from './users/table.ts'
@@ -35,17 +35,8 @@ async function serve() {
   const controller = new AbortController()
   const stopping = controller.signal
   const stopAsked = once(stopping, 'abort')
-  onStopSignal((name) => (stopping.aborted ? process.exit(1) : controller.abort(name)))
   const output = openOutput()
   const log = createLog(config.log, output)
-  process.on('uncaughtException', async (error) => {
-    log.fatal(describeError(error), 'crashed')
-    await endOutput(output)
-    process.exit(1)
-  })
-  // What is not asked for is not loaded: a start does not pay for it.
-  const onLost = () => log.warn('spans were lost')
-  const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
   const database = createPool({
     ...config.database,
     applicationName: 'users-api',
@@ -54,6 +45,22 @@ async function serve() {
       else log.info(`${of} available`)
     },
   })
+  /** Ends the process at once: changes that wait for an answer fail, and the log has their outcome as unknown. */
+  async function leave() {
+    await database.close(0).catch(() => {})
+    await output.end()
+    process.exit(1)
+  }
+  onStopSignal((name) => (stopping.aborted ? leave() : controller.abort(name)))
+  process.on('uncaughtException', (error) => {
+    log.fatal(describeError(error), 'crashed')
+    void leave()
+  })
+  // What is not asked for is not loaded: a start does not pay for it.
+  const onLost = () => log.warn('spans were lost')
+  const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
+  const isAudited = config.AUDIT_LOG === 'on'
+  if (isAudited) (await import('./http/audit.ts')).startAudit(config.log, output)
   const ready = createReadiness(database, [users], (reason) =>
     log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )
@@ -65,7 +72,8 @@ async function serve() {
   if (!auth) log.warn('authentication is off: everyone who reaches this may read and change everything')
   const limitRate = config.rateLimit && (await import('./http/rate-limit.ts')).limitRate(config.rateLimit)
   const trace = tracing?.middleware
-  const options = { ...config.app, trace, auth, limitRate, log, stopping, ready }
+  const cors = config.CORS_ORIGINS && (await import('./http/cors.ts')).createCors(config.CORS_ORIGINS)
+  const options = { ...config.app, trace, cors, auth, limitRate, log, stopping, ready }
   const app = createApp({ ...options, users: createUserStore(database) })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
@@ -85,7 +93,9 @@ async function serve() {
   await database.close(Math.max(0, until - performance.now()))
   await tracing?.stop(Math.max(0, until - performance.now()))
   log.info('stopped')
-  await endOutput(output)
+  const isWritten = await output.end(isAudited ? until - performance.now() : 0)
+  // Not a word on standard error: it may be the same pipe, which nobody reads.
+  if (isAudited && !isWritten) process.exit(1)
 }
 
 async function migrate() {

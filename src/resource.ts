@@ -10,6 +10,9 @@ export type Refusal =
   /** The row that this field names is not there. */
   | { outcome: 'reference-missing'; field: string }
 
+/** What became of a change: the row as it left it, the row that was as asked for already, or why it was refused. */
+export type Result<T> = T | { outcome: 'unchanged'; row: T } | Refusal
+
 /** Versions that a change may start from; undefined for any. */
 export type Versions = readonly number[] | undefined
 
@@ -21,3 +24,7 @@ export function atVersion<T extends { version: number }>(found: T | undefined, v
   if (!found) return { outcome: 'missing' }
   return !versions || versions.includes(found.version) ? found : { outcome: 'stale' }
 }
+
+/** What was found, as the answer to a change that changes nothing. */
+export const unchanged = <T extends object>(found: T | Refusal): Result<T> =>
+  'outcome' in found ? found : { outcome: 'unchanged', row: found }

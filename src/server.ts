@@ -1,8 +1,9 @@
 import { once } from 'node:events'
-import { createServer } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from './config.ts'
+import { events } from './events.ts'
 import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/listener.ts'
 
 export type ServerOptions = Config & {
@@ -15,6 +16,28 @@ export type RunningServer = { port: number; stop(): Promise<void> }
 
 /** How often Node looks for requests that are too slow. */
 const CHECK_INTERVAL_MS = 1000
+
+/**
+ * Cuts each client that has not taken by one look what waited for it at the look before. Node cuts only those that take
+ * nothing: one that takes a byte now and then would hold its answer in memory, or its place of a stream, for ever.
+ */
+function cutSlowReaders(server: Server, intervalMs: number) {
+  /** The bytes that each connection must have taken by the next look. */
+  const due = new Map<Socket, number>()
+  server.on('connection', (socket) => {
+    due.set(socket, 0)
+    socket.once('close', () => due.delete(socket))
+  })
+  const look = () => {
+    for (const [socket, bytes] of due) {
+      if (socket.bytesWritten - socket.writableLength < bytes) socket.destroy()
+      else due.set(socket, socket.bytesWritten)
+    }
+  }
+  // After a pause of the process, first what was taken meanwhile.
+  const timer = setInterval(() => setImmediate(look), intervalMs)
+  server.once('close', () => clearInterval(timer))
+}
 
 /** Listens; rejects when it cannot. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
@@ -31,6 +54,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     joinDuplicateHeaders: true,
   })
   server.timeout = options.IDLE_TIMEOUT_MS
+  if (options.IDLE_TIMEOUT_MS > 0) cutSlowReaders(server, options.IDLE_TIMEOUT_MS)
+  server.maxConnections = options.MAX_CONNECTIONS
+  // Not logged: a flood of connections must not become one of lines.
+  server.on('drop', () => events.emit('refused', 'connections'))
   // `receiveBody` sends 100 Continue, because it may refuse a body by its length. Other expectations are ignored.
   server.on('request', listener).on('checkContinue', listener).on('checkExpectation', listener)
   server.on('clientError', refuseBroken)

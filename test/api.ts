@@ -6,6 +6,7 @@ import { createAuth } from '../src/auth/verifier.ts'
 import { parseConfig } from '../src/config.ts'
 import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 import { createReadiness } from '../src/db/readiness.ts'
+import { createCors } from '../src/http/cors.ts'
 import { createLog } from '../src/http/log.ts'
 import { limitRate } from '../src/http/rate-limit.ts'
 import { type ServerOptions, startServer } from '../src/server.ts'
@@ -57,6 +58,7 @@ export async function startApi(
     {
       ...config.app,
       auth: config.auth && createAuth(config.auth, (issuer, reason) => told.push([issuer, reason])),
+      cors: config.CORS_ORIGINS && createCors(config.CORS_ORIGINS),
       users: createUserStore(db),
       log: createLog({ level: 'silent' }),
       ready: createReadiness(db, [users], () => {}),

@@ -74,7 +74,8 @@ export async function startProxy(target: number, port = 0): Promise<FaultyNetwor
           client.unpipe(upstream).pause()
           upstream.unpipe(late).pause()
         } else {
-          client.pipe(upstream).pipe(late)
+          // A connection that came meanwhile is piped already: twice would send each byte twice.
+          client.unpipe(upstream).pipe(upstream).unpipe(late).pipe(late)
         }
       }
     },

@@ -1,4 +1,5 @@
-import { beforeAll, describe, expect, test } from 'vitest'
+import { beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { events } from '../src/events.ts'
 import type { Api } from './api.ts'
 
 export type ResourceOptions = {
@@ -122,6 +123,35 @@ export function testResource({ api, path, member, input, change, invalid }: Reso
         412, 204, 404,
       ])
     })
+  })
+
+  test('the audit trail hears of each change once, and of nothing else', async () => {
+    const told: object[] = []
+    const listen = (_: unknown, fields: object) => told.push(fields)
+    events.on('changed', listen)
+    onTestFinished(() => void events.off('changed', listen))
+    const [body, key] = [input(), { ...json, 'idempotency-key': `audited-${Math.random()}` }]
+    const { id } = (await request('POST', path, body, key)).body
+    const stale = { ...json, 'if-match': '"7"' }
+    const statuses = [
+      await request('POST', path, body, key),
+      await request('POST', path, input(), key),
+      await request('PATCH', `${path}/${id}`, {}),
+      await request('PATCH', `${path}/${id}`, change(), stale),
+      await request('PATCH', `${path}/${id}`, change()),
+      await request('PUT', `${path}/${id}`, input()),
+      await request('DELETE', `${path}/${id}`, undefined, stale),
+      await request('DELETE', `${path}/${id}`),
+      await request('DELETE', `${path}/${id}`),
+    ].map(({ status }) => status)
+    expect(statuses).toEqual([201, 422, 200, 412, 200, 200, 412, 204, 404])
+    const row = { [member.replace(/s$/, '')]: id, outcome: 'done' }
+    expect(told).toEqual([
+      { ...row, operation: 'create', version: 1 },
+      { ...row, operation: 'update', version: 2 },
+      { ...row, operation: 'update', version: 3 },
+      { ...row, operation: 'delete', version: 3 },
+    ])
   })
 
   describe('listing', () => {

@@ -318,6 +318,8 @@ export function createPool(options: PoolOptions) {
       clearInterval(ticker)
       rejectWaiting(STOPPING)
       await Promise.all([...links].map(({ connection }) => connection.close(timeoutMs)))
+      // Whoever waited for an answer has heard of it by now.
+      await sleep(0)
     },
   }
 }

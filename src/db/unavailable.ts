@@ -65,6 +65,10 @@ export const isUniqueViolation = hasCode(/^23505$/)
 /** Whether a statement was refused because of a reference between rows (SQLSTATE 23503). */
 export const isForeignKeyViolation = hasCode(/^23503$/)
 
+/** Whether a write that failed so may have been carried out: nobody refused it. */
+export const mayBeDone = (error: unknown): boolean =>
+  error instanceof DatabaseUnavailable ? error.reached === 'lost' : !(error instanceof postgres.PostgresError)
+
 /** For a statement whose deadline came before its turn. */
 export const TOO_LATE = new DatabaseUnavailable('its turn came too late', 'unsent')
 /** For a statement whose deadline came before its answer. */

@@ -4,12 +4,15 @@ import type { Env } from './env.ts'
 
 type Headers = Record<string, string>
 
+/** In every answer: no browser may take one for what it does not say it is, such as JSON for a script or a page. */
+export const NO_SNIFF = { 'X-Content-Type-Options': 'nosniff' }
+
 /**
  * Every answer but the lines of a stream (`ndjson.ts`) is made here: it carries the request's id, and its headers stay a
  * plain object, which the Node adapter writes as it is. Building a `Headers` for each costs a tenth of the throughput.
  */
 export function answer(c: Context<Env>, body: string | null, status: StatusCode, headers: Headers) {
-  return new Response(body, { status, headers: { ...headers, 'X-Request-Id': c.get('requestId') } })
+  return new Response(body, { status, headers: { ...headers, ...NO_SNIFF, 'X-Request-Id': c.get('requestId') } })
 }
 
 /** JSON in which U+2028 and U+2029 are escaped: some programs take them for the ends of lines. */

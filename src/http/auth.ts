@@ -28,7 +28,7 @@ function challenge(status: 401 | 403, scope: string, detail: string, error?: str
 
 /** What verifies the token of a request; undefined where it has none. A token of its own goes before that of a proxy. */
 function tokenOf(c: Context, { tokens, iap }: Auth) {
-  const token = /^bearer(?: +|$)(.*)$/i.exec(c.req.header('authorization') ?? '')?.[1]
+  const token = /^bearer(?: |$)(.*)/i.exec(c.req.header('authorization') ?? '')?.[1]?.trim()
   if (tokens && token !== undefined) return tokens(token)
   const assertion = c.req.header('x-goog-iap-jwt-assertion')
   return iap && assertion !== undefined ? iap(assertion) : undefined

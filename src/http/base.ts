@@ -15,6 +15,8 @@ export type BaseOptions = RequestLogOptions & {
   auth?: Auth | undefined
   /** Limits how many requests a client may send. */
   limitRate?: MiddlewareHandler<Env> | undefined
+  /** Lets pages of other origins use the API. */
+  cors?: MiddlewareHandler<Env> | undefined
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
   ready(): Promise<void>
   /** Aborted when this process is about to stop. */
@@ -29,10 +31,10 @@ export type BaseOptions = RequestLogOptions & {
  * What every request passes before it comes to a resource. Before that, `/livez` for "restart me", and `/readyz` for
  * "send me requests": only the second asks the database, or its failure would restart every pod.
  */
-export function baseApp({ trace, auth, limitRate, ready, stopping, ...options }: BaseOptions) {
+export function baseApp({ trace, cors, auth, limitRate, ready, stopping, ...options }: BaseOptions) {
   const { deadlineMs, maxBodyBytes, maxRequests } = options
   const app = new Hono<Env>()
-    .use(...(trace ? [trace] : []), requestLog(options))
+    .use(...(trace ? [trace] : []), requestLog(options), ...(cors ? [cors] : []))
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
       if (stopping.aborted) throw refuse('stopping', 'This process is stopping.')

@@ -1,6 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { getRequestListener, RequestError } from '@hono/node-server'
+import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
+import { NO_SNIFF } from './answer.ts'
 import { PROBLEM_HEADERS, Problem, problemJson, TITLES } from './problem.ts'
 import { requestIdOf } from './request-id.ts'
 
@@ -35,7 +37,7 @@ function answerTo(problem: Problem, request?: IncomingMessage) {
   const requestId = requestIdOf(request?.headersDistinct['x-request-id']?.[0])
   const body = problemJson(problem, request?.url, requestId)
   const headers = { 'Content-Length': Buffer.byteLength(body), 'X-Request-Id': requestId, Connection: 'close' }
-  return { headers: { ...PROBLEM_HEADERS, ...headers }, body }
+  return { headers: { ...PROBLEM_HEADERS, ...NO_SNIFF, ...headers }, body }
 }
 
 /**
@@ -71,11 +73,17 @@ export function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
  * `stopping` is aborted, each answer closes its connection.
  */
 export function createListener(fetch: Parameters<typeof getRequestListener>[0], stopping: AbortSignal) {
-  const respond = getRequestListener(fetch, {
+  async function answering(...[request, env]: Parameters<typeof fetch>) {
+    const response = await fetch(request, env)
+    // A stream has answered by itself. What says so is no longer known where middleware has added a header to it.
+    return env.outgoing.headersSent ? RESPONSE_ALREADY_SENT : response
+  }
+  const respond = getRequestListener(answering, {
     // Of an HTTP/1.0 request that names no host.
     hostname: 'localhost',
     // No URL can be made of the host and the path: left unanswered, because only the listener has the request.
-    errorHandler: (error) => (error instanceof RequestError ? undefined : new Response(null, { status: 500 })),
+    errorHandler: (error) =>
+      error instanceof RequestError ? undefined : new Response(null, { status: 500, headers: NO_SNIFF }),
   })
   return async function listener(request: IncomingMessage, response: ServerResponse) {
     lastResponses.set(request.socket, response)

@@ -1,6 +1,6 @@
 import { execFileSync, type StdioOptions, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { constants, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, constants, createReadStream, mkdtempSync, openSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -85,6 +85,24 @@ test('lines that are lost while nobody reads are counted, and told of when writi
   expect(lost).toBeGreaterThan(0)
   const written = lines.filter(({ msg }) => msg === 'request').length
   expect(written + lost).toBeGreaterThanOrEqual(REQUESTS)
+})
+
+test('a log whose writes failed goes on by itself as soon as they succeed, however much has been lost', async () => {
+  const path = join(folder(), 'pipe')
+  execFileSync('mkfifo', [path])
+  const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const writer = openSync(path, constants.O_WRONLY)
+  const api = await serveTo(writer)
+  for (const fd of [reader, writer]) closeSync(fd)
+  // Nobody has the pipe open: each write fails.
+  await api.load()
+  const lines = createReadStream(path, 'utf8')
+  let log = ''
+  lines.on('data', (text) => {
+    log += text
+  })
+  await vi.waitFor(() => expect(log).toMatch(/were lost"\}\n$/), { timeout: 30_000 })
+  await api.stop()
 })
 
 describe('a request', () => {

@@ -19,9 +19,11 @@ const STDOUT = 1
 export const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
 export const LOG_FORMATS = ['auto', 'json', 'pretty', 'google'] as const
 
-/** Lines that wait to be written, in bytes. What comes beyond that is lost. */
+/** Lines that may wait to be written, in bytes. What comes beyond that is lost, unless it must not be. */
 const WAITING_BYTES = 1024 * 1024
-/** How long a process that ends waits for its last lines to be written. */
+/** How often lines that could not be written are tried again. */
+const RETRY_INTERVAL_MS = 1000
+/** How long a process that ends waits for its last lines to be written, at least. */
 const END_TIMEOUT_MS = 500
 
 /** Standard output, written in the background: a full disk or a reader that has stopped holds up nothing. */
@@ -29,17 +31,29 @@ export function openOutput() {
   const stat = fstatSync(STDOUT)
   // A socket on a pipe lets writes to it fail when it is full. Otherwise they wait, and the process could not end.
   if (stat.isFIFO() || stat.isSocket()) new Socket({ fd: STDOUT, readable: false, writable: true }).unref()
-  const output = new sonicBoom.SonicBoom({ fd: STDOUT, sync: false, maxLength: WAITING_BYTES })
-  // The next line is another attempt.
-  return output.on('error', () => {})
+  // Without a least length it would not try again.
+  const stream = new sonicBoom.SonicBoom({ fd: STDOUT, sync: false, minLength: 1, periodicFlush: RETRY_INTERVAL_MS })
+  let waiting = 0
+  stream.on('error', () => {}).on('write', (bytes: number) => (waiting -= bytes))
+  return {
+    /** Whether as much waits as may. */
+    isFull: () => waiting > WAITING_BYTES,
+    /** Writes a line, however many wait. */
+    write(line: string) {
+      waiting += Buffer.byteLength(line)
+      stream.write(line)
+    },
+    onDrain: (listener: () => void) => stream.on('drain', listener),
+    /** Waits until the lines are written, but not for long; tells whether they are. Nothing can be written afterwards. */
+    end(timeoutMs = 0): Promise<boolean> {
+      const closed = new Promise<boolean>((resolve) => stream.once('close', () => resolve(true)))
+      stream.end()
+      return Promise.race([closed, sleep(Math.max(timeoutMs, END_TIMEOUT_MS), false)])
+    },
+  }
 }
 
-/** Waits until the lines are written, but not for long. Nothing can be written afterwards. */
-export async function endOutput(output: ReturnType<typeof openOutput>) {
-  const closed = new Promise((resolve) => output.once('close', resolve))
-  output.end()
-  await Promise.race([closed, sleep(END_TIMEOUT_MS)])
-}
+export type Output = ReturnType<typeof openOutput>
 
 /** How Google Cloud names the levels that it has other names for. */
 const SEVERITIES: Record<string, string> = { fatal: 'CRITICAL', warn: 'WARNING', trace: 'DEBUG' }
@@ -60,12 +74,15 @@ function readable(line: string): string {
   return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg}${words.join('')}\n`
 }
 
-type LogOptions = { level: (typeof LOG_LEVELS)[number]; format?: (typeof LOG_FORMATS)[number] }
+/** With `keep` no line is lost, however many wait. */
+export type LogOptions = { level: (typeof LOG_LEVELS)[number]; format?: (typeof LOG_FORMATS)[number]; keep?: boolean }
 
 /** One line an event. Lines that are lost are counted, and told of as soon as writing works again. */
-export function createLog({ level, format = 'json' }: LogOptions, output = openOutput()): Logger {
+export function createLog({ level, format = 'json', keep = false }: LogOptions, output = openOutput()): Logger {
   const isGoogle = format === 'google'
   const isReadable = format === 'pretty' || (format === 'auto' && isatty(STDOUT))
+  let lost = 0
+  const write = (line: string) => (output.isFull() && !keep ? lost++ : output.write(isReadable ? readable(line) : line))
   const log = pino(
     {
       level,
@@ -77,11 +94,9 @@ export function createLog({ level, format = 'json' }: LogOptions, output = openO
         log: ({ trace, ...rest }: { trace?: SpanContext }) => ({ ...rest, ...(trace && traceFields(trace, isGoogle)) }),
       },
     },
-    isReadable ? { write: (line: string) => void output.write(readable(line)) } : output,
+    { write },
   )
-  let lost = 0
-  output.on('drop', () => lost++)
-  output.on('drain', () => {
+  output.onDrain(() => {
     const lines = lost
     lost = 0
     if (lines > 0) log.warn({ lines }, 'lines of the log were lost')
@@ -89,11 +104,15 @@ export function createLog({ level, format = 'json' }: LogOptions, output = openO
   return log
 }
 
-/** Writes a line of a request. It names the request and its trace, with nothing else that a client may choose freely. */
-export function logLine(c: Context<Env>, level: 'info' | 'warn' | 'error', fields: object, message: string) {
+/** What names a request and its trace in a line, with nothing else that a client may choose freely. */
+export function requestFields(c: Context<Env>) {
   const trace = requestSpans.getStore()?.[0]?.spanContext() ?? parseTraceparent(c.req.header('traceparent'))
-  const request = { requestId: c.get('requestId'), method: methodOf(c), route: routeOf(c) }
-  c.get('log')[level]({ ...request, ...fields, trace }, message)
+  return { requestId: c.get('requestId'), method: methodOf(c), route: routeOf(c), trace }
+}
+
+/** Writes a line of a request. */
+export function logLine(c: Context<Env>, level: 'info' | 'warn' | 'error', fields: object, message: string) {
+  c.get('log')[level]({ ...requestFields(c), ...fields }, message)
 }
 
 /**

@@ -3,13 +3,13 @@ import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import { parseAccept } from 'hono/utils/accept'
-import { answer, escapeLineEnds } from './answer.ts'
+import { answer, escapeLineEnds, NO_SNIFF } from './answer.ts'
 import type { Env } from './env.ts'
 import { limit } from './limits.ts'
 import { Problem, problemFor, problemJson } from './problem.ts'
 
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
-const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept', 'Content-Type': NDJSON_MEDIA_TYPE }
+const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept', 'Content-Type': NDJSON_MEDIA_TYPE, ...NO_SNIFF }
 
 /** Whether `Accept` names ndjson, and nothing that it wants more (RFC 9110, section 12.5.1). */
 export function wantsNdjson(c: Context): boolean {
@@ -35,6 +35,8 @@ async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
       yield `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
     }
   }
+  // What was set on the way here, such as for CORS, goes along.
+  c.env.outgoing.setHeaders(c.res.headers)
   c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
   // Rejects when the client hangs up: nobody is left to be told.
   await pipeline(body, c.env.outgoing).catch(() => {})

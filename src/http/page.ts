@@ -1,6 +1,7 @@
 import type { Context, ErrorHandler } from 'hono'
 import { accepts } from 'hono/accepts'
 import { html } from 'hono/html'
+import { secureHeaders } from 'hono/secure-headers'
 import packageJson from '../../package.json' with { type: 'json' }
 import { answer } from './answer.ts'
 import { assetPath } from './assets.ts'
@@ -16,15 +17,16 @@ export type Html = ReturnType<typeof html>
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 
-/** `same-origin`: with `no-referrer`, browsers would send forms with an origin of null, which the guard refuses. */
 const HEADERS = {
   'Content-Type': 'text/html; charset=utf-8',
   'Content-Security-Policy': POLICY,
-  'Referrer-Policy': 'same-origin',
-  'X-Content-Type-Options': 'nosniff',
   Vary: 'Accept',
   ...CACHE,
 }
+
+// With Hono's `no-referrer`, browsers would send forms with an origin of null, which the guard refuses. Whoever ends TLS says
+// what holds for a whole domain.
+const secure = secureHeaders({ referrerPolicy: 'same-origin', xFrameOptions: 'DENY', strictTransportSecurity: false })
 
 /** Whether a person's browser asks. All else gets JSON. */
 export const wantsHtml = (c: Context) =>
@@ -49,7 +51,10 @@ export async function page(c: Context<Env>, title: string, content: Html, proble
 <div id="main" tabindex="-1">${content}</div>
 <footer class="bar foot"><span>${name} ${version}</span><a href="/openapi.json">openapi.json</a></footer>
 `
-  return answer(c, String(text), problem?.status ?? 200, { ...HEADERS, ...problem?.options.headers })
+  await secure(c, async () => {
+    c.res = answer(c, String(text), problem?.status ?? 200, { ...HEADERS, ...problem?.options.headers })
+  })
+  return c.res
 }
 
 /** What went wrong, and when it is worth another try: programs get that as Retry-After. */

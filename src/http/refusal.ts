@@ -1,13 +1,41 @@
-import type { Refusal } from '../resource.ts'
+import type { Context } from 'hono'
+import { mayBeDone } from '../db/unavailable.ts'
+import { events } from '../events.ts'
+import type { Refusal, Result } from '../resource.ts'
+import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
 
 /**
- * What was done, unless it was refused.
+ * The row that is there now, unless the change was refused.
  * @throws Problem that says why
  */
-export function done<T extends { version: number }>(noun: string, result: T | Refusal): T {
-  if ('outcome' in result) throw problemOf(noun, result)
-  return result
+export function done<T extends { version: number }>(noun: string, result: Result<T>): T {
+  if (!('outcome' in result)) return result
+  if (result.outcome === 'unchanged') return result.row
+  throw problemOf(noun, result)
+}
+
+/**
+ * What `make` changes before the deadline that it is given. The audit trail hears of it, where there is one.
+ * @param noun names what is changed, such as 'user'
+ * @param id of what is there already
+ * @throws Problem that says why it was refused
+ */
+export async function changed<T extends { id: number; version: number }>(
+  c: Context<Env>,
+  noun: string,
+  operation: 'create' | 'update' | 'delete',
+  make: (until: number) => Promise<Result<T>>,
+  id?: number,
+): Promise<T> {
+  events.emit('changing')
+  const result = await make(c.get('until')).catch((error) => {
+    if (mayBeDone(error)) events.emit('changed', c, { operation, [noun]: id, outcome: 'unknown' })
+    throw error
+  })
+  const row = done(noun, result)
+  if (row === result) events.emit('changed', c, { operation, [noun]: row.id, version: row.version, outcome: 'done' })
+  return row
 }
 
 /**

@@ -2,6 +2,7 @@ import { Hono } from 'hono'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { Pool } from '../db/pool.ts'
 import { events, type Refusal } from '../events.ts'
+import { NO_SNIFF } from '../http/answer.ts'
 import { methodOf, routeOf } from '../http/env.ts'
 import descriptions from './metrics.json' with { type: 'json' }
 import { createHistogram, metricText, type Samples } from './prometheus.ts'
@@ -10,6 +11,7 @@ import { statementName } from './statement-name.ts'
 /** How often the event loop's delay is measured. */
 const DELAY_INTERVAL_MS = 100
 const BUILD = `{name="${packageJson.name}",version="${packageJson.version}",node="${process.version}"}`
+const HEADERS = { 'Content-Type': 'text/plain; version=0.0.4', ...NO_SNIFF }
 
 /** Samples of a metric that has one label. */
 const by = (label: string, values: Record<string, number>): Samples =>
@@ -25,16 +27,16 @@ export function createMetrics(pool: Pool) {
   const statements = createHistogram(descriptions.db_client_operation_duration_seconds.buckets)
   const batches = createHistogram(descriptions.db_client_batch_size.buckets)
   const delays = createHistogram(descriptions.nodejs_eventloop_delay_seconds.buckets)
+  const underWay = { requests: 0, bodies: 0, streams: 0 }
   const refused: Record<Refusal, number> = {
-    requests: 0,
-    bodies: 0,
-    streams: 0,
+    ...underWay,
+    connections: 0,
     stopping: 0,
     database: 0,
     keys: 0,
+    log: 0,
     quota: 0,
   }
-  const underWay = { requests: 0, bodies: 0, streams: 0 }
 
   events.on('underWay', (what, change) => {
     underWay[what] += change
@@ -84,5 +86,5 @@ export function createMetrics(pool: Pool) {
     ].join('')
   }
 
-  return new Hono().get('/metrics', (c) => c.text(text(), 200, { 'Content-Type': 'text/plain; version=0.0.4' }))
+  return new Hono().get('/metrics', (c) => c.text(text(), 200, HEADERS))
 }

@@ -8,7 +8,7 @@ import { encodeCursor, LIMIT_DEFAULT } from '../http/list.ts'
 import { page } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
 import { Problem, problemFor } from '../http/problem.ts'
-import { done, found } from '../http/refusal.ts'
+import { changed, found } from '../http/refusal.ts'
 import { invalid, valid } from '../http/validate.ts'
 import { NewUser, type User } from './schemas.ts'
 import type { UserStore } from './store.ts'
@@ -37,12 +37,12 @@ export function userForms(store: UserStore) {
   const guard = csrf()
 
   async function change(c: Context<Env>, name: FormName, id: number, { etag = '', username, email }: Values) {
-    const until = c.get('until')
-    if (name === 'delete') return store.remove(id, ifMatch(etag), until)
+    const versions = name === 'new' ? undefined : ifMatch(etag)
+    if (name === 'delete') return changed(c, NOUN, 'delete', (until) => store.remove(id, versions, until), id)
     const { data: user, error } = NewUser.safeParse({ username, email })
     if (error) throw invalid(error)
-    if (name === 'edit') return store.update(id, user, ifMatch(etag), until)
-    return store.create({ ...user, key: null, hash: null }, until)
+    if (name === 'edit') return changed(c, NOUN, 'update', (until) => store.update(id, user, versions, until), id)
+    return changed(c, NOUN, 'create', (until) => store.create({ ...user, key: null, hash: null }, until))
   }
 
   /** Shows the form of a user at its present version, with what was typed when it showed an older one. */
@@ -57,8 +57,8 @@ export function userForms(store: UserStore) {
     await guard(c, async () => {}).catch(() => Promise.reject(new Problem(403, FOREIGN)))
     const values: Values = Object.fromEntries(new URLSearchParams(String(c.get('body'))))
     try {
-      const changed = done(NOUN, await change(c, name, id, values))
-      return answer(c, null, 303, { Location: pathTo(changed.id) })
+      const row = await change(c, name, id, values)
+      return answer(c, null, 303, { Location: pathTo(row.id) })
     } catch (error) {
       const problem = problemFor(error as Error, c)
       return problem.status === 412 ? showPresent(c, name, id, values) : showForm(c, name, { values, problem })

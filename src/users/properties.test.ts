@@ -1,6 +1,7 @@
 import fc from 'fast-check'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
+import { events } from '../events.ts'
 import { NewUser } from './schemas.ts'
 
 let api: Api
@@ -9,6 +10,7 @@ beforeAll(async () => {
 })
 afterAll(() => api.close())
 
+const json = { 'content-type': 'application/json' }
 const name = fc.string({ unit: 'binary', minLength: 1, maxLength: 90 })
 
 test('any user that is accepted comes back as it was sent but for forms of its text, and no other is accepted', async () => {
@@ -86,5 +88,77 @@ test('walking the pages while others insert and delete never repeats or loses a 
       },
     ),
     { numRuns: 20 },
+  )
+})
+
+test('no value gets into the text of a statement: PostgreSQL sees the same few, and the values come back unchanged', async () => {
+  const texts = new Set<string>()
+  const note = (text: string) => void texts.add(text)
+  events.on('statement', note)
+  onTestFinished(() => void events.off('statement', note))
+  let run = 0
+  async function everyStatement(sent: { username: string; email: string }, key: string) {
+    run++
+    const user = { username: `${run} ${sent.username} ${run}`, email: `${run}${sent.email}` }
+    const created = await api.request('POST', '/users', user, { ...json, 'idempotency-key': `${run}${key}` })
+    expect([created.status, created.body]).toMatchObject([201, user])
+    expect((await api.request('POST', '/users', user)).status).toBe(409)
+    const path = `/users/${created.body.id}`
+    expect((await api.request('GET', path)).body).toMatchObject(user)
+    for (const query of [{ username: user.username }, { email: user.email }, user]) {
+      const found = await api.request('GET', `/users?${new URLSearchParams(query)}`)
+      expect(found.body.users).toMatchObject([user])
+    }
+    const other = await api.request('GET', `/users?${new URLSearchParams({ username: `${run}${sent.username}` })}`)
+    expect(other.body.users).toEqual([])
+    expect((await api.request('GET', `/users?${new URLSearchParams({ cursor: sent.username })}`)).status).toBe(400)
+    const stale = await api.request('PUT', path, user, { ...json, 'if-match': `"${sent.email.replaceAll('"', '')}"` })
+    expect(stale.status).toBe(412)
+    const changed = await api.request('PATCH', path, { username: `${user.username}!` })
+    expect([changed.status, changed.body.username]).toEqual([200, `${user.username}!`])
+    await api.request('GET', '/users?limit=1')
+    expect((await api.request('DELETE', path)).status).toBe(204)
+  }
+  await everyStatement({ username: 'plain', email: 'plain@example.com' }, 'plain')
+  const plain = [...texts].sort()
+  expect(plain.length).toBeGreaterThan(6)
+  const sql = fc.constantFrom(
+    "'",
+    "''",
+    '"',
+    '\\',
+    "\\'",
+    '--',
+    '/*',
+    '*/',
+    ';',
+    '$1',
+    '$$',
+    '{',
+    '}',
+    ',',
+    '%',
+    '_',
+    'null',
+    ' or 1=1',
+    ';drop table users',
+  )
+  const evil = fc.array(fc.oneof(sql, fc.string({ unit: 'grapheme-ascii', maxLength: 3 })), {
+    minLength: 1,
+    maxLength: 6,
+  })
+  const values = fc.record({
+    username: evil.map((parts) => parts.join('')),
+    email: fc
+      .array(fc.constantFrom("'", '`', '$', '{', '}', '%', '*', '/', '-', '|', 'a'), { minLength: 1, maxLength: 8 })
+      .map((parts) => `${parts.join('')}@example.com`),
+    key: evil.map((parts) => `k${parts.join('').replaceAll(' ', '_')}`),
+  })
+  await fc.assert(
+    fc.asyncProperty(values, async ({ key, ...user }) => {
+      await everyStatement(user, key)
+      expect([...texts].sort()).toEqual(plain)
+    }),
+    { numRuns: 100 },
   )
 })

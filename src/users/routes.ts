@@ -7,7 +7,7 @@ import { LIMIT_DEFAULT, nextLink, pageOf } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
-import { done, found } from '../http/refusal.ts'
+import { changed, found } from '../http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../http/validate.ts'
 import { listPage } from './page.ts'
 import { ListQuery, NewUser, UserPatch } from './schemas.ts'
@@ -21,7 +21,8 @@ export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams:
 
   async function change(c: Context<Env>, id: number, patch: UserPatch) {
     const versions = await startingVersions(c, NOUN, () => present(c, id))
-    const { version, ...user } = done(NOUN, await store.update(id, patch, versions, c.get('until')))
+    const update = (until: number) => store.update(id, patch, versions, until)
+    const { version, ...user } = await changed(c, NOUN, 'update', update, id)
     return json(c, user, 200, versionHeaders(version))
   }
 
@@ -36,8 +37,8 @@ export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams:
 
     .post('/', valid('json', NewUser), async (c) => {
       const body = c.req.valid('json')
-      const idempotency = idempotencyOf(c, [body.username, body.email])
-      const { version, ...user } = done(NOUN, await store.create({ ...body, ...idempotency }, c.get('until')))
+      const row = { ...body, ...idempotencyOf(c, [body.username, body.email]) }
+      const { version, ...user } = await changed(c, NOUN, 'create', (until) => store.create(row, until))
       return json(c, user, 201, { ...versionHeaders(version), Location: `/users/${user.id}` })
     })
 
@@ -57,7 +58,7 @@ export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams:
     .delete('/:id', valid('param', PathId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      done(NOUN, await store.remove(id, versions, c.get('until')))
+      await changed(c, NOUN, 'delete', (until) => store.remove(id, versions, until), id)
       return answer(c, null, 204, {})
     })
 }

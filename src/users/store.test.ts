@@ -4,7 +4,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test
 import { createTestPool, type TestPool } from '../../test/database.ts'
 import type { Pool, Use } from '../db/pool.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
-import type { Refusal } from '../resource.ts'
+import type { Result } from '../resource.ts'
 import { createUserStore, type StoredUser } from './store.ts'
 
 let db: TestPool
@@ -31,7 +31,9 @@ const until = () => performance.now() + 5000
 const user = (username: string) => ({ username, email: `${username}@example.com`, key: null, hash: null })
 const written = () => sent.filter(({ use }) => use === 'write')
 
-const idOf = (answer: StoredUser | Refusal) => ('id' in answer ? answer.id : undefined)
+/** The user who was created, now or before with the same key. */
+const rowOf = (answer: Result<StoredUser>) => ('row' in answer ? answer.row : 'id' in answer ? answer : undefined)
+const idOf = (answer: Result<StoredUser>) => rowOf(answer)?.id
 
 /** A store of its own that creates users by their names, and says which were created. */
 function creator(pool: Pool = counted) {
@@ -247,13 +249,15 @@ test('any mix of creates, duplicates and repeats at one moment is answered as if
         answered.filter(({ answer }) => idOf(answer) !== undefined),
         ({ answer }) => idOf(answer),
       )
-      for (const [{ operation, answer }, ...repeats] of byId.values() as Iterable<[(typeof answered)[0]]>) {
-        const { username, email } = operation
-        expect(answer).toMatchObject({ version: 1, username, email })
-        for (const repeat of repeats as typeof answered) {
-          expect(operation.key).toBeDefined()
-          expect(repeat).toEqual({ operation, answer })
+      for (const [first, ...repeats] of byId.values() as Iterable<[(typeof answered)[0]]>) {
+        const { username, email, key } = first.operation
+        expect(rowOf(first.answer)).toMatchObject({ version: 1, username, email })
+        for (const { operation, answer } of repeats as typeof answered) {
+          expect(key).toBeDefined()
+          expect([operation, rowOf(answer)]).toEqual([first.operation, rowOf(first.answer)])
         }
+        // One of them created the user, the others found it.
+        expect([first, ...repeats].filter(({ answer }) => 'id' in answer)).toHaveLength(1)
       }
       const users = [...byId.values()].map((same) => same[0]?.operation)
       for (const { operation, answer } of answered.filter(({ answer }) => idOf(answer) === undefined)) {

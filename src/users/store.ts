@@ -4,7 +4,7 @@ import { gatherGets, gatherInserts, gatherPages } from '../db/gathered.ts'
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
-import { atVersion, type Idempotency, type Refusal, type Versions } from '../resource.ts'
+import { atVersion, type Idempotency, type Refusal, type Result, unchanged, type Versions } from '../resource.ts'
 import { FIELDS, type NewUser, type User, type UserPatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
@@ -69,24 +69,24 @@ export function createUserStore(db: Pool) {
      * Creates a user. With a key that created one before, from values with the same hash, it answers as it did then.
      * The key is remembered for as long as the user exists.
      */
-    async create(row: NewRow, until: number): Promise<StoredUser | Refusal> {
+    async create(row: NewRow, until: number): Promise<Result<StoredUser>> {
       // Again where the rival was gone when we looked; the deadline ends it.
       for (;;) {
         const inserted = await insert(row, until)
         if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
         const rivals = await statements.findRivals(runner(db, 'read', until), { ...row, id: NO_ID })
         const before = rivals.find(({ sameKey }) => sameKey)
-        if (before)
-          return before.hash === row.hash ? asCreated(before.id, row, before.createdAt) : { outcome: 'key-reused' }
+        if (before?.hash === row.hash) return unchanged(asCreated(before.id, row, before.createdAt))
+        if (before) return { outcome: 'key-reused' }
         const refused = conflict(rivals)
         if (refused) return refused
       }
     },
 
     /** Sets what `patch` names, if the user's version is one of `versions`. An empty patch changes nothing. */
-    async update(id: number, patch: UserPatch, versions: Versions, until: number): Promise<StoredUser | Refusal> {
+    async update(id: number, patch: UserPatch, versions: Versions, until: number): Promise<Result<StoredUser>> {
       const { username = null, email = null } = patch
-      if (username === null && email === null) return atVersion(await get(id, until), versions)
+      if (username === null && email === null) return unchanged(atVersion(await get(id, until), versions))
       try {
         return await change(id, versions, until, (run, versions) =>
           statements.updateUser(run, { id, username, email, versions }),
@@ -101,7 +101,7 @@ export function createUserStore(db: Pool) {
     },
 
     /** Deletes the user, if its version is one of `versions`. */
-    async remove(id: number, versions: Versions, until: number): Promise<Pick<StoredUser, 'id' | 'version'> | Refusal> {
+    async remove(id: number, versions: Versions, until: number): Promise<Result<Pick<StoredUser, 'id' | 'version'>>> {
       try {
         return await change(id, versions, until, (run, versions) => statements.removeUser(run, { id, versions }))
       } catch (error) {

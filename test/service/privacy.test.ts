@@ -21,13 +21,15 @@ test('no name, address, token, password or parameter gets into the log, the metr
   const collector = await startCollector()
   const issuer = await startIssuer()
   onTestFinished(issuer.close)
+  // Only the audit trail has a subject, and it is to have it.
   const token = (claims: object) =>
-    issuer.sign({ sub: MARK, email: EMAIL, scope: `users:read users:write ${MARK}`, ...claims })
+    issuer.sign({ sub: 'auditor', email: EMAIL, scope: `users:read users:write ${MARK}`, ...claims })
   const authorization = `Bearer ${await token({})}`
   const api = await serve({
     DATABASE_URL: url.href,
     LOG_LEVEL: 'trace',
     LOG_REQUESTS: '1',
+    AUDIT_LOG: 'on',
     DEADLINE_MS: '1000',
     METRICS_PORT: '0',
     OTEL_EXPORTER_OTLP_ENDPOINT: collector.url,
@@ -123,6 +125,7 @@ test('no name, address, token, password or parameter gets into the log, the metr
   for (const status of [200, 201, 400, 401, 403, 404, 409, 422, 500, 503]) expect(statuses).toContain(status)
   expect(output).toContain('"code":"23514"')
   expect(output).toContain('"code":"P0001"')
+  for (const outcome of ['done', 'unknown']) expect(output).toContain(`"outcome":"${outcome}"`)
   expect(spans).toContain('"stringValue":"P0001"')
   expect(metrics).toContain('error_type="23514"')
   await database.drop()

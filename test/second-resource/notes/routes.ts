@@ -6,7 +6,7 @@ import { idempotencyOf } from '../../../src/http/idempotency.ts'
 import { LIMIT_DEFAULT, nextLink, pageOf } from '../../../src/http/list.ts'
 import { streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
-import { done, found } from '../../../src/http/refusal.ts'
+import { changed, found } from '../../../src/http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
 import { ListQuery, NoteInput, NotePatch } from './schemas.ts'
 import type { NoteStore } from './store.ts'
@@ -19,7 +19,8 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
 
   async function change(c: Context<Env>, id: number, patch: NotePatch) {
     const versions = await startingVersions(c, NOUN, () => present(c, id))
-    const { version, ...note } = done(NOUN, await store.update(id, patch, versions, c.get('until')))
+    const update = (until: number) => store.update(id, patch, versions, until)
+    const { version, ...note } = await changed(c, NOUN, 'update', update, id)
     return json(c, note, 200, versionHeaders(version))
   }
 
@@ -31,8 +32,8 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
     })
     .post('/', valid('json', NoteInput), async (c) => {
       const body = c.req.valid('json')
-      const idempotency = idempotencyOf(c, [body.userId, body.text])
-      const { version, ...note } = done(NOUN, await store.create({ ...body, ...idempotency }, c.get('until')))
+      const row = { ...body, ...idempotencyOf(c, [body.userId, body.text]) }
+      const { version, ...note } = await changed(c, NOUN, 'create', (until) => store.create(row, until))
       return json(c, note, 201, { ...versionHeaders(version), Location: `/notes/${note.id}` })
     })
     .get('/:id', valid('param', PathId), async (c) => {
@@ -48,7 +49,7 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
     .delete('/:id', valid('param', PathId), async (c) => {
       const { id } = c.req.valid('param')
       const versions = await startingVersions(c, NOUN, () => present(c, id))
-      done(NOUN, await store.remove(id, versions, c.get('until')))
+      await changed(c, NOUN, 'delete', (until) => store.remove(id, versions, until), id)
       return answer(c, null, 204, {})
     })
 }

@@ -3,7 +3,14 @@ import { gatherGets, gatherInserts, gatherPages } from '../../../src/db/gathered
 import { type Pool, runner } from '../../../src/db/pool.ts'
 import { arrayText, type Run } from '../../../src/db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation } from '../../../src/db/unavailable.ts'
-import { atVersion, type Idempotency, type Refusal, type Versions } from '../../../src/resource.ts'
+import {
+  atVersion,
+  type Idempotency,
+  type Refusal,
+  type Result,
+  unchanged,
+  type Versions,
+} from '../../../src/resource.ts'
 import type { Note, NoteInput, NotePatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
@@ -47,7 +54,7 @@ export function createNoteStore(db: Pool) {
     list: pages.page,
     stream: pages.stream,
 
-    async create(row: NewRow, until: number): Promise<StoredNote | Refusal> {
+    async create(row: NewRow, until: number): Promise<Result<StoredNote>> {
       try {
         const inserted = await insert(row, until)
         if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
@@ -57,12 +64,13 @@ export function createNoteStore(db: Pool) {
       }
       const [before] = await statements.findByKey(runner(db, 'read', until), { key: row.key })
       if (!before) throw new DatabaseUnavailable('another note came and went', 'refused')
-      return before.hash === row.hash ? asCreated(before.id, row, before.createdAt) : { outcome: 'key-reused' }
+      if (before.hash !== row.hash) return { outcome: 'key-reused' }
+      return unchanged(asCreated(before.id, row, before.createdAt))
     },
 
-    async update(id: number, patch: NotePatch, versions: Versions, until: number): Promise<StoredNote | Refusal> {
+    async update(id: number, patch: NotePatch, versions: Versions, until: number): Promise<Result<StoredNote>> {
       const { userId = null, text = null } = patch
-      if (userId === null && text === null) return atVersion(await get(id, until), versions)
+      if (userId === null && text === null) return unchanged(atVersion(await get(id, until), versions))
       try {
         return await change(id, versions, until, (run, versions) =>
           statements.updateNote(run, { id, userId, text, versions }),
@@ -73,7 +81,7 @@ export function createNoteStore(db: Pool) {
       }
     },
 
-    remove: (id: number, versions: Versions, until: number): Promise<Pick<StoredNote, 'id' | 'version'> | Refusal> =>
+    remove: (id: number, versions: Versions, until: number): Promise<Result<Pick<StoredNote, 'id' | 'version'>>> =>
       change(id, versions, until, (run, versions) => statements.removeNote(run, { id, versions })),
   }
 }

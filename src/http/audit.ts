@@ -1,0 +1,15 @@
+import { events } from '../events.ts'
+import { createLog, type LogOptions, type Output, requestFields } from './log.ts'
+import { refuse } from './problem.ts'
+
+/**
+ * Writes a line of each change from now on. No level of the log switches these lines off, and none is dropped: while the
+ * log is full, nothing is changed.
+ */
+export function startAudit(options: LogOptions, output: Output) {
+  const log = createLog({ ...options, level: 'info', keep: true }, output)
+  events.on('changing', () => {
+    if (output.isFull()) throw refuse('log', 'Changes cannot be logged now, so none are made.')
+  })
+  events.on('changed', (c, change) => log.info({ ...requestFields(c), subject: c.get('subject'), ...change }, 'audit'))
+}
