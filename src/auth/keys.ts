@@ -1,12 +1,15 @@
 import { createLocalJWKSet, errors, type JWTVerifyGetKey } from 'jose'
 import * as z from 'zod'
 import { isSecure, type TokenRules } from '../config.ts'
+import { limit } from '../http/limits.ts'
 import { refuse } from '../http/problem.ts'
 
 /** After a load no token causes another one for so long. */
 const COOL_DOWN_MS = 10_000
 const RELOAD_INTERVAL_MS = 600_000
 const LOAD_TIMEOUT_MS = 3000
+/** Requests that wait for a load at a time: one connection can send any number, whose answers nobody has to take. */
+const WAITING_MAX = 1000
 const MAX_BYTES = 256 * 1024
 
 /** What tokens may be signed with: asymmetric algorithms alone (RFC 8725, section 3.1). */
@@ -91,6 +94,7 @@ export function createKeys(rules: TokenRules, onChange: () => void, tell: (failu
 
   /** Loads once at a time. */
   const reload = () => (loading ??= load())
+  const limited = limit(WAITING_MAX, 'requests', UNAVAILABLE)
   void reload()
   setInterval(reload, RELOAD_INTERVAL_MS).unref()
 
@@ -100,7 +104,7 @@ export function createKeys(rules: TokenRules, onChange: () => void, tell: (failu
     } catch (error) {
       if (!(error instanceof errors.JWKSNoMatchingKey)) throw error
     }
-    if (performance.now() - loadedAt > COOL_DOWN_MS) await reload()
+    if (performance.now() - loadedAt > COOL_DOWN_MS) await limited(reload)
     if (failure || !known) throw refuse('keys', UNAVAILABLE, COOL_DOWN_MS / 1000)
     return known(header, token)
   }

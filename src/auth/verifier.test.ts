@@ -134,6 +134,22 @@ describe('loads', () => {
     expect(keysAsked()).toBe(1)
   })
 
+  test('are waited for by 1,000 requests at most: others are refused at once', async () => {
+    const { promise: asked, resolve: ask } = Promise.withResolvers<ServerResponse>()
+    issuer.fail(({ url }, response) => {
+      if (url === '/jwks') ask(response)
+      return url === '/jwks'
+    })
+    const token = await issuer.sign()
+    const { verify } = verifier()
+    const waiting = Promise.all(Array.from({ length: 1000 }, () => verify(token)))
+    await expect(verify(token)).rejects.toMatchObject({ status: 503 })
+    const response = await asked
+    response.end(JSON.stringify({ keys: issuer.keys }))
+    await waiting
+    expect(await verify(token)).toMatchObject({ subject: 'dev' })
+  })
+
   test('are not caused by unknown keys again and again', async () => {
     const { verify } = verifier()
     await verify(await issuer.sign())
