@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
+import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
+import { startIssuer } from '../../dev/issuer.ts'
 import { freePort } from '../../dev/postgres.ts'
 import { addressOf, createTestDatabase, type TestDatabase, waitingForLock } from '../../test/database.ts'
 import { run } from '../../test/process.ts'
@@ -43,6 +44,23 @@ async function start(env: Record<string, string> = {}) {
 }
 
 const created = (id: number) => ({ route: '/users', operation: 'create', user: id, version: 1, outcome: 'done' })
+
+test('an event says whose token it was: two issuers may call different people the same', async () => {
+  const issuer = await startIssuer()
+  onTestFinished(issuer.close)
+  const iap = { iss: 'https://cloud.google.com/iap', aud: '/projects/1' }
+  const ofIap = { AUTH_IAP_AUDIENCE: iap.aud, AUTH_IAP_JWKS_URL: issuer.jwksUrl, AUTH_IAP_SCOPES: 'users:write' }
+  const api = await start({ ...issuer.env, ...ofIap })
+  const authorization = `Bearer ${await issuer.sign({ sub: '7', scope: 'users:write' })}`
+  const assertion = await issuer.sign({ ...iap, sub: '7' }, { typ: 'JWT' })
+  expect(await api.send('POST', '/users', user('ann'), { authorization })).toBe(201)
+  expect(await api.send('POST', '/users', user('bob'), { 'x-goog-iap-jwt-assertion': assertion })).toBe(201)
+  expect(await api.stop()).toBe(0)
+  expect(api.events()).toEqual([
+    { ...created(1), issuer: issuer.url, subject: '7' },
+    { ...created(2), issuer: iap.iss, subject: '7' },
+  ])
+})
 
 test('each change is one event with its request, its row and its version, and nothing that changed nothing is one', async () => {
   const api = await start()

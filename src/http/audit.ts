@@ -11,5 +11,8 @@ export function startAudit(options: LogOptions, output: Output) {
   events.on('changing', () => {
     if (output.isFull()) throw refuse('log', 'Changes cannot be logged now, so none are made.')
   })
-  events.on('changed', (c, change) => log.info({ ...requestFields(c), subject: c.get('subject'), ...change }, 'audit'))
+  events.on('changed', (c, change) => {
+    const { issuer, subject } = c.var
+    log.info({ ...requestFields(c), issuer, subject, ...change }, 'audit')
+  })
 }
