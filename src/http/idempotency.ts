@@ -1,20 +1,25 @@
 import { createHash } from 'node:crypto'
 import type { Context } from 'hono'
 import type { Idempotency } from '../resource.ts'
+import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
 
 /** Printable ASCII, as the field's draft (draft-ietf-httpapi-idempotency-key-header) allows at most. */
 export const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
 
+const digest = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('base64url')
+
 /**
- * The request's Idempotency-Key with the hash of `values`; nulls without it.
+ * The request's Idempotency-Key with the hash of `values`; nulls without it. Where requests have tokens, a key is only its
+ * subject's: nobody gets the answer to another one's request, or takes a key away.
  * @throws Problem 400 for a key that is too long or has other characters
  */
-export function idempotencyOf(c: Context, values: readonly unknown[]): Idempotency {
+export function idempotencyOf(c: Context<Env>, values: readonly unknown[]): Idempotency {
   const key = c.req.header('idempotency-key')
   if (key === undefined) return { key: null, hash: null }
   if (!IDEMPOTENCY_KEY.test(key)) {
     throw new Problem(400, 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.')
   }
-  return { key, hash: createHash('sha256').update(JSON.stringify(values)).digest('base64url') }
+  const { issuer, subject } = c.var
+  return { key: subject === undefined ? key : digest([issuer, subject, key]), hash: digest(values) }
 }

@@ -593,6 +593,30 @@ describe('no way leads past', () => {
   })
 })
 
+test('nobody gets the answer to the request of another by its Idempotency-Key, or takes the key away', async () => {
+  const create = (sub: string, username: string) =>
+    api.request(
+      'POST',
+      '/users',
+      { username, email: `${username}@example.com` },
+      {
+        authorization: `Bearer ${token({}, { sub })}`,
+        'idempotency-key': 'key-1',
+      },
+    )
+  const first = await create('alice', 'Idem1')
+  expect([first.status, (await create('alice', 'Idem1')).body]).toEqual([201, first.body])
+  expect((await create('alice', 'Idem2')).status).toBe(422)
+  expect((await create('mallory', 'Idem1')).status).toBe(409)
+  const second = await create('mallory', 'Idem2')
+  expect([second.status, (await create('mallory', 'Idem2')).body]).toEqual([201, second.body])
+  for (const { body } of [first, second]) {
+    expect(
+      (await api.request('DELETE', `/users/${body.id}`, undefined, { authorization: `Bearer ${token()}` })).status,
+    ).toBe(204)
+  }
+})
+
 test('nobody uses up the quota of another: not by the same name from another issuer, and not by bad tokens', async () => {
   const limited = await startApi({ ...env, RATE_LIMIT: '2/86400' })
   onTestFinished(() => limited.close())
