@@ -62,8 +62,8 @@ type Database = {
 async function openDatabase({ database }: Environment, config: Config, args: { reset?: boolean; migrate?: boolean }) {
   if (database === undefined) return await startOwn(args.reset ?? false)
   if (args.reset) throw new DevError(`--reset is for the database of this clone, and ${database} names another.`)
-  const { address } = config.database
-  if (!args.migrate && (await isForeign(address, config.migrate.waitMs, say, stopping.signal))) {
+  const { address } = config
+  if (!args.migrate && (await isForeign(address, config.MIGRATE_WAIT_MS, say, stopping.signal))) {
     throw new DevError(
       `The database ${describe(address)} (${database}) has tables of something else. To add ours: npm run dev -- --migrate`,
     )

@@ -9,18 +9,15 @@ import type { UserStore } from './users/store.ts'
 
 export type AppOptions = BaseOptions & {
   users: UserStore
-  /** Streams of all rows of a resource at a time. */
-  maxStreams: number
-  /** Whether people get pages at /users. */
-  page: boolean
 }
 
 /** The service without a socket: what `fetch` answers to each request. */
-export function createApp(options: AppOptions) {
-  const base = baseApp(options)
+export async function createApp(options: AppOptions) {
+  const base = await baseApp(options)
+  const start = options.PAGE === 'on' ? '/users' : '/docs'
   // Not part of the API, so not of its type.
-  base.route('/', docs()).get('/', (c) => answer(c, null, 302, { Location: options.page ? '/users' : '/docs' }))
-  if (options.page) base.route('/users', userForms(options.users))
+  base.route('/', docs()).get('/', (c) => answer(c, null, 302, { Location: start }))
+  if (options.PAGE === 'on') base.route('/users', userForms(options.users))
   return finishApp(
     base
       .route('/', openApi({ ...options, resources: [describeUsers] }))
@@ -28,4 +25,4 @@ export function createApp(options: AppOptions) {
   )
 }
 
-export type AppType = ReturnType<typeof createApp>
+export type AppType = Awaited<ReturnType<typeof createApp>>

@@ -18,7 +18,7 @@ describe('the database', () => {
   test('is named by a URL', () => {
     const { address } = parseConfig({
       DATABASE_URL: 'postgresql://u%40x:p%2F1@db.example:6432/app?sslmode=verify-full',
-    }).database
+    })
     expect(address).toEqual({
       host: 'db.example',
       port: 6432,
@@ -38,7 +38,7 @@ describe('the database', () => {
       DB_USER: 'users_api',
       DB_PASSWORD_FILE: path,
     }
-    expect(parseConfig(parts).database.address).toEqual({
+    expect(parseConfig(parts).address).toEqual({
       host: 'users-db',
       port: 5433,
       database: 'users',
@@ -50,12 +50,12 @@ describe('the database', () => {
 
   test('DB_PASSWORD comes before DB_PASSWORD_FILE, unless it is empty', () => {
     const DB_PASSWORD_FILE = passwordFile('of the file')
-    const password = (DB_PASSWORD: string) => parseConfig({ DB_PASSWORD, DB_PASSWORD_FILE }).database.address.password
+    const password = (DB_PASSWORD: string) => parseConfig({ DB_PASSWORD, DB_PASSWORD_FILE }).address.password
     expect([password('of the variable'), password('')]).toEqual(['of the variable', 'of the file'])
   })
 
   test('is PostgreSQL on this machine where nothing is said', () => {
-    const { address } = parseConfig({}).database
+    const { address } = parseConfig({})
     expect([address.host, address.port, address.user, address.database]).toEqual([
       'localhost',
       5432,
@@ -141,14 +141,10 @@ test.each([
   expect(() => parseConfig({ [name]: value })).toThrow(new RegExp(`^${name} .+\\.$`))
 })
 
-test('a limit of requests has the networks of proxies, if there are any', () => {
-  const proxies = (TRUSTED_PROXIES: string) => parseConfig({ RATE_LIMIT: '100/60', TRUSTED_PROXIES }).rateLimit
-  expect(proxies('')).toEqual({ rate: '100/60', proxies: undefined })
-  expect(proxies('10.0.0.0/8,35.191.0.0/16 , 2001:db8::/32')).toEqual({
-    rate: '100/60',
-    proxies: ['10.0.0.0/8', '35.191.0.0/16', '2001:db8::/32'],
-  })
-  expect(parseConfig({ TRUSTED_PROXIES: '10.0.0.0/8' }).rateLimit).toBeUndefined()
+test('TRUSTED_PROXIES is a list of networks, by commas or spaces', () => {
+  const proxies = (TRUSTED_PROXIES: string) => parseConfig({ TRUSTED_PROXIES }).TRUSTED_PROXIES
+  expect(proxies('')).toBeUndefined()
+  expect(proxies('10.0.0.0/8,35.191.0.0/16 , 2001:db8::/32')).toEqual(['10.0.0.0/8', '35.191.0.0/16', '2001:db8::/32'])
 })
 
 test('CORS_ORIGINS is a list of origins, by spaces or commas', () => {

@@ -152,7 +152,7 @@ export const settings = Object.entries(Settings.shape).map(([name, schema]) => {
   return { name, meaning: schema.description ?? '', fallback }
 })
 
-/** Every setting by its name, and what is made of several for the pool, the app and the migrations. */
+/** Every setting by its name, and what is made of several. */
 export type Config = ReturnType<typeof parseConfig>
 
 /** What a person has to change in the settings; its message is one sentence for each. */
@@ -218,23 +218,8 @@ export function parseConfig(env: Record<string, string | undefined>) {
   const address: Address = s.DATABASE_URL ?? parts
   const apiPassword = s.DB_API_PASSWORD ?? s.DB_API_PASSWORD_FILE ?? ''
   if (s.DB_API_USER && !apiPassword) throw new ConfigError('DB_API_USER needs DB_API_PASSWORD or DB_API_PASSWORD_FILE.')
+  /** What each request has for all that it needs of the database, in ms. */
   const deadlineMs = s.DEADLINE_MS - ANSWER_MARGIN_MS
   const api = s.DB_API_USER ? { user: s.DB_API_USER, password: apiPassword, deadlineMs } : undefined
-  const limits = { maxBodyBytes: s.MAX_BODY_BYTES, maxRequests: s.MAX_REQUESTS, maxStreams: s.MAX_STREAMS }
-  return {
-    ...s,
-    log: { level: s.LOG_LEVEL, format: s.LOG_FORMAT },
-    tracing: tracingOf(s),
-    rateLimit: s.RATE_LIMIT ? { rate: s.RATE_LIMIT, proxies: s.TRUSTED_PROXIES } : undefined,
-    auth: authOf(s, given),
-    database: { address, connections: s.DB_CONNECTIONS, deadlineMs },
-    app: {
-      ...limits,
-      deadlineMs,
-      slowRequestMs: s.SLOW_REQUEST_MS,
-      logRequests: s.LOG_REQUESTS,
-      page: s.PAGE === 'on',
-    },
-    migrate: { address, waitMs: s.MIGRATE_WAIT_MS, api },
-  }
+  return { ...s, address, deadlineMs, api, tracing: tracingOf(s), auth: authOf(s, given) }
 }

@@ -36,10 +36,11 @@ async function serve() {
   const stopping = controller.signal
   const stopAsked = once(stopping, 'abort')
   const output = openOutput()
-  const log = createLog(config.log, output)
+  const log = createLog(config, output)
   const database = createPool({
-    ...config.database,
+    ...config,
     applicationName: 'users-api',
+    connections: config.DB_CONNECTIONS,
     onChange(of, failure) {
       if (failure) log.warn(describeError(failure), `${of} unavailable`)
       else log.info(`${of} available`)
@@ -60,21 +61,13 @@ async function serve() {
   const onLost = () => log.warn('spans were lost')
   const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
   const isAudited = config.AUDIT_LOG === 'on'
-  if (isAudited) (await import('./http/audit.ts')).startAudit(config.log, output)
+  if (isAudited) (await import('./http/audit.ts')).startAudit(config, output)
   const ready = createReadiness(database, [users], (reason) =>
     log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )
-  const tellOfKeys = (issuer: string, reason?: string) => {
-    if (reason) log.warn({ issuer, reason }, 'keys unavailable')
-    else log.info({ issuer }, 'keys available')
-  }
-  const auth = config.auth && (await import('./auth/verifier.ts')).createAuth(config.auth, tellOfKeys)
-  if (!auth) log.warn('authentication is off: everyone who reaches this may read and change everything')
-  const limitRate = config.rateLimit && (await import('./http/rate-limit.ts')).limitRate(config.rateLimit)
+  if (!config.auth) log.warn('authentication is off: everyone who reaches this may read and change everything')
   const trace = tracing?.middleware
-  const cors = config.CORS_ORIGINS && (await import('./http/cors.ts')).createCors(config.CORS_ORIGINS)
-  const options = { ...config.app, trace, cors, auth, limitRate, log, stopping, ready }
-  const app = createApp({ ...options, users: createUserStore(database) })
+  const app = await createApp({ ...config, log, trace, ready, stopping, users: createUserStore(database) })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
   await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])
@@ -102,7 +95,7 @@ async function migrate() {
   const config = parseConfig(process.env)
   onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
-  const applied = await run({ ...config.migrate, folder: MIGRATIONS })
+  const applied = await run({ ...config, waitMs: config.MIGRATE_WAIT_MS, folder: MIGRATIONS })
   if (applied === 'newer')
     process.stdout.write('The database is newer than this release: its tables stay as they are.\n')
   else process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)

@@ -2,13 +2,10 @@ import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { type AppOptions, createApp } from '../src/app.ts'
-import { createAuth } from '../src/auth/verifier.ts'
 import { parseConfig } from '../src/config.ts'
 import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 import { createReadiness } from '../src/db/readiness.ts'
-import { createCors } from '../src/http/cors.ts'
 import { createLog } from '../src/http/log.ts'
-import { limitRate } from '../src/http/rate-limit.ts'
 import { type ServerOptions, startServer } from '../src/server.ts'
 import { createUserStore } from '../src/users/store.ts'
 import { users } from '../src/users/table.ts'
@@ -23,7 +20,7 @@ export type Api = {
   port: number
   /** Its own database; that of DATABASE_URL is whoever's gave it. */
   database: TestDatabase | undefined
-  /** What the pool told of the database and of writes, and the verifier of an issuer's keys. */
+  /** What the pool told of the database and of writes. */
   told: [of: string, reason: string | undefined][]
   /** Sends a request; a body that is an object goes as JSON. The answer is checked against /openapi.json. */
   request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
@@ -39,7 +36,7 @@ export type Api = {
 export async function startApi(
   env: Record<string, string> = {},
   options: Partial<AppOptions> = {},
-  make: (options: AppOptions, db: Pool) => { fetch: ServerOptions['fetch'] } = createApp,
+  make: (options: AppOptions, db: Pool) => Promise<{ fetch: ServerOptions['fetch'] }> = createApp,
 ): Promise<Api> {
   const database = env.DATABASE_URL ? undefined : await createTestDatabase()
   const config = parseConfig({
@@ -53,17 +50,14 @@ export async function startApi(
   const stopping = new AbortController()
   const told: Api['told'] = []
   const onChange: PoolOptions['onChange'] = (of, failure) => told.push([of, failure?.message])
-  const db = createPool({ ...config.database, applicationName: 'test', onChange })
-  const app = make(
+  const db = createPool({ ...config, connections: config.DB_CONNECTIONS, applicationName: 'test', onChange })
+  const app = await make(
     {
-      ...config.app,
-      auth: config.auth && createAuth(config.auth, (issuer, reason) => told.push([issuer, reason])),
-      cors: config.CORS_ORIGINS && createCors(config.CORS_ORIGINS),
+      ...config,
       users: createUserStore(db),
-      log: createLog({ level: 'silent' }),
+      log: createLog({ LOG_LEVEL: 'silent' }),
       ready: createReadiness(db, [users], () => {}),
       stopping: stopping.signal,
-      limitRate: config.rateLimit && limitRate(config.rateLimit),
       ...options,
     },
     db,

@@ -125,7 +125,7 @@ test.each(['p@:/?#[]%&=+', `'"\\\`$;`, ' between  spaces ', 'größer, 密码 an
       await admin.close(1000)
     })
     const parts = { DB_HOST: server.host, DB_PORT: String(server.port), DB_USER: role, DB_PASSWORD: secret }
-    const { address } = parseConfig(parts).database
+    const { address } = parseConfig(parts)
     const connection = await patientConnect({ address, applicationName: 'test' })
     expect(await run(connection, 'select current_user', [])).toEqual([[role]])
     await connection.close(1000)

@@ -102,7 +102,7 @@ test('sslrootcert alone may vouch for the server, by the URL and by its parts; r
   writeFileSync(ours, await certify('localhost'))
   for (const ssl of ['require', 'verify-ca', 'verify-full'] as const) {
     const byUrl = (path: string) => parseAddress(`${pg.url}?sslmode=${ssl}&sslrootcert=${path}`).rootCert
-    const byParts = (path: string) => parseConfig({ DB_SSLMODE: ssl, DB_SSLROOTCERT: path }).database.address.rootCert
+    const byParts = (path: string) => parseConfig({ DB_SSLMODE: ssl, DB_SSLROOTCERT: path }).address.rootCert
     for (const read of [byUrl, byParts]) {
       // What Node trusts besides does not count.
       expect(await connect(ssl, { rootCert: read(others) })).toMatch(/self.signed/i)

@@ -7,7 +7,7 @@ import { refuse } from './problem.ts'
  * log is full, nothing is changed.
  */
 export function startAudit(options: LogOptions, output: Output) {
-  const log = createLog({ ...options, level: 'info', keep: true }, output)
+  const log = createLog({ ...options, LOG_LEVEL: 'info' }, { ...output, isFull: () => false })
   events.on('changing', () => {
     if (output.isFull()) throw refuse('log', 'Changes cannot be logged now, so none are made.')
   })

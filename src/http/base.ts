@@ -1,51 +1,55 @@
 import { Hono, type MiddlewareHandler, type Schema } from 'hono'
+import type { Logger } from 'pino'
+import type { Config } from '../config.ts'
 import { json } from './answer.ts'
-import { type Auth, authorize, identify } from './auth.ts'
+import { authorize, identify } from './auth.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
-import { type RequestLogOptions, requestLog } from './log.ts'
+import { requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
 import { errorPage, wantsHtml } from './page.ts'
 import { notFound, onError, refuse } from './problem.ts'
 
-export type BaseOptions = RequestLogOptions & {
+export type BaseOptions = Config & {
+  log: Logger
   /** Makes spans of requests, around all that they pass. */
   trace?: MiddlewareHandler<Env> | undefined
-  /** Verifies tokens; undefined where nobody needs one. */
-  auth?: Auth | undefined
-  /** Limits how many requests a client may send. */
-  limitRate?: MiddlewareHandler<Env> | undefined
-  /** Lets pages of other origins use the API. */
-  cors?: MiddlewareHandler<Env> | undefined
   /** Resolves when requests can be served, as far as the database is concerned; rejects with DatabaseUnavailable. */
   ready(): Promise<void>
   /** Aborted when this process is about to stop. */
   stopping: AbortSignal
-  /** What each request has for all that it needs of the database, in ms. */
-  deadlineMs: number
-  maxBodyBytes: number
-  maxRequests: number
 }
 
 /**
  * What every request passes before it comes to a resource. Before that, `/livez` for "restart me", and `/readyz` for
- * "send me requests": only the second asks the database, or its failure would restart every pod.
+ * "send me requests": only the second asks the database, or its failure would restart every pod. What is off is not
+ * loaded, and a start does not pay for it.
  */
-export function baseApp({ trace, cors, auth, limitRate, ready, stopping, ...options }: BaseOptions) {
-  const { deadlineMs, maxBodyBytes, maxRequests } = options
-  const app = new Hono<Env>()
-    .use(...(trace ? [trace] : []), requestLog(options), ...(cors ? [cors] : []))
+export async function baseApp(options: BaseOptions) {
+  const { log, trace, ready, stopping, CORS_ORIGINS, RATE_LIMIT: rate, TRUSTED_PROXIES: proxies } = options
+  const base = new Hono<Env>()
+  if (trace) base.use(trace)
+  base.use(requestLog(options))
+  if (CORS_ORIGINS) base.use((await import('./cors.ts')).createCors(CORS_ORIGINS))
+  const app = base
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
       if (stopping.aborted) throw refuse('stopping', 'This process is stopping.')
       await ready()
       return json(c, { status: 'ok' }, 200)
     })
+  const tellOfKeys = (issuer: string, reason?: string) => {
+    if (reason) log.warn({ issuer, reason }, 'keys unavailable')
+    else log.info({ issuer }, 'keys available')
+  }
   // Before the body: nothing more of a stranger's request is read. A request counts, whether its token is good or not.
+  const auth = options.auth && (await import('../auth/verifier.ts')).createAuth(options.auth, tellOfKeys)
   if (auth) app.use(identify(auth))
-  if (limitRate) app.use(limitRate)
+  if (rate) app.use((await import('./rate-limit.ts')).limitRate({ rate, proxies }))
   if (auth) app.use(authorize)
-  return app.on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(maxBodyBytes)).use(limitRequests(maxRequests, deadlineMs))
+  return app
+    .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(options.MAX_BODY_BYTES))
+    .use(limitRequests(options.MAX_REQUESTS, options.deadlineMs))
 }
 
 /** Answers what no resource does: other methods, other paths, and errors, which a person gets as a page. */

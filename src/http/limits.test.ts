@@ -176,7 +176,10 @@ test('a client of HTTP/1.0 gets no 100 Continue', async () => {
 describe('a body that was received', () => {
   const User = z.object({ name: z.string() })
   const app = new Hono<Env>()
-    .use(requestLog({ log: createLog({ level: 'silent' }), slowRequestMs: 0, logRequests: 0 }), receiveBody(1000))
+    .use(
+      requestLog({ log: createLog({ LOG_LEVEL: 'silent' }), SLOW_REQUEST_MS: 0, LOG_REQUESTS: 0 }),
+      receiveBody(1000),
+    )
     .post('/json', async (c) => c.json(await c.req.json()))
     .post('/raw', async (c) => c.json(await c.req.raw.json()))
     .post('/twice', async (c) => c.json([await c.req.text(), await c.req.json()][1]))

@@ -209,7 +209,7 @@ describe('a request', () => {
 test('the levels have the names that Google Cloud knows', () => {
   const lines: string[] = []
   const output = Object.assign(openOutput(), { write: (line: string) => lines.push(line) > 0 })
-  const log = createLog({ level: 'trace', format: 'google' }, output)
+  const log = createLog({ LOG_LEVEL: 'trace', LOG_FORMAT: 'google' }, output)
   for (const level of ['fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const) log[level]('word')
   expect(lines.map((line) => JSON.parse(line).severity)).toEqual([
     'CRITICAL',

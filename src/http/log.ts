@@ -8,6 +8,7 @@ import { createMiddleware } from 'hono/factory'
 import { type Logger, pino } from 'pino'
 import postgres from 'postgres'
 import sonicBoom from 'sonic-boom'
+import type { Config } from '../config.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { events, requestSpans } from '../events.ts'
 import { type Env, methodOf, routeOf } from './env.ts'
@@ -74,15 +75,14 @@ function readable(line: string): string {
   return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg}${words.join('')}\n`
 }
 
-/** With `keep` no line is lost, however many wait. */
-export type LogOptions = { level: (typeof LOG_LEVELS)[number]; format?: (typeof LOG_FORMATS)[number]; keep?: boolean }
+export type LogOptions = Pick<Config, 'LOG_LEVEL'> & Partial<Pick<Config, 'LOG_FORMAT'>>
 
 /** One line an event. Lines that are lost are counted, and told of as soon as writing works again. */
-export function createLog({ level, format = 'json', keep = false }: LogOptions, output = openOutput()): Logger {
+export function createLog({ LOG_LEVEL: level, LOG_FORMAT: format }: LogOptions, output = openOutput()): Logger {
   const isGoogle = format === 'google'
   const isReadable = format === 'pretty' || (format === 'auto' && isatty(STDOUT))
   let lost = 0
-  const write = (line: string) => (output.isFull() && !keep ? lost++ : output.write(isReadable ? readable(line) : line))
+  const write = (line: string) => (output.isFull() ? lost++ : output.write(isReadable ? readable(line) : line))
   const log = pino(
     {
       level,
@@ -129,16 +129,10 @@ export function describeError(error: Error): object {
   return { name: error.name, stack: error.stack?.split('\n').filter((line) => /^ {4}at .+:\d+:\d+\)?$/.test(line)) }
 }
 
-export type RequestLogOptions = {
-  log: Logger
-  /** A request that takes so long is logged, in ms; 0 logs none. */
-  slowRequestMs: number
-  /** The share of all requests that are logged, from 0 to 1. */
-  logRequests: number
-}
+type RequestLogOptions = Pick<Config, 'SLOW_REQUEST_MS' | 'LOG_REQUESTS'> & { log: Logger }
 
 /** Gives each request its id and its log. Errors are logged where they are answered. */
-export const requestLog = ({ log, slowRequestMs, logRequests }: RequestLogOptions) =>
+export const requestLog = ({ log, SLOW_REQUEST_MS, LOG_REQUESTS }: RequestLogOptions) =>
   createMiddleware<Env>(async function requestLog(c, next) {
     const start = performance.now()
     c.set('requestId', requestIdOf(c.req.header('x-request-id')))
@@ -147,6 +141,6 @@ export const requestLog = ({ log, slowRequestMs, logRequests }: RequestLogOption
     const ms = performance.now() - start
     events.emit('answered', c, ms)
     const fields = { status: c.res.status, ms: Math.round(ms) }
-    if (slowRequestMs > 0 && ms >= slowRequestMs) logLine(c, 'warn', fields, 'slow request')
-    else if (Math.random() < logRequests) logLine(c, 'info', fields, 'request')
+    if (SLOW_REQUEST_MS > 0 && ms >= SLOW_REQUEST_MS) logLine(c, 'warn', fields, 'slow request')
+    else if (Math.random() < LOG_REQUESTS) logLine(c, 'info', fields, 'request')
   })

@@ -1,19 +1,20 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
+import { startIssuer } from '../../dev/issuer.ts'
 import { type Api, startApi } from '../../test/api.ts'
 import { createAjv } from '../../test/contract.ts'
 import { createApp } from '../app.ts'
 import { parseConfig } from '../config.ts'
-import { UserPatch } from '../users/schemas.ts'
+import { describeUsers, UserPatch } from '../users/schemas.ts'
 import type { UserStore } from '../users/store.ts'
-import type { Auth } from './auth.ts'
 import { IDEMPOTENCY_KEY } from './idempotency.ts'
 import { bodyTooLarge } from './limits.ts'
 import { LIMIT_MAX } from './list.ts'
 import { MAX_HEADER_BYTES, PARSER_PROBLEMS } from './listener.ts'
 import { createLog } from './log.ts'
 import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
+import { openApi } from './openapi.ts'
 import { ID } from './path.ts'
 import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, refuse, TITLES } from './problem.ts'
 import { quotaExceeded } from './rate-limit.ts'
@@ -62,36 +63,27 @@ test('is valid OpenAPI 3.1', async () => {
 const OWN_PATHS = ['/', '/openapi.json', '/docs', '/assets/:hash/:name']
 
 /** The app as far as its routes go. */
-const appWith = (page: boolean, auth?: Auth) =>
+const appWith = (env: Record<string, string>) =>
   createApp({
-    auth,
+    ...parseConfig(env),
     users: {} as UserStore,
-    log: createLog({ level: 'silent' }),
-    slowRequestMs: 0,
-    logRequests: 0,
+    log: createLog({ LOG_LEVEL: 'silent' }),
     ready: async () => {},
-    deadlineMs: 1,
     stopping: new AbortController().signal,
-    maxBodyBytes: 1,
-    maxRequests: 1,
-    maxStreams: 1,
-    page,
   })
 
-const AUTH: Auth = { readScope: 'look', writeScope: 'change', tokens: undefined, iap: undefined }
-
 test.each([
-  [true, undefined],
-  [false, undefined],
-  [true, AUTH],
-])("Hono's fastest router knows all routes, with the page: %s, and with authentication: %o", (page, auth) => {
-  const { router } = appWith(page, auth)
+  [{}],
+  [{ PAGE: 'off' }],
+  [{ AUTH_IAP_AUDIENCE: 'users-api', AUTH_IAP_JWKS_URL: 'http://localhost:1', RATE_LIMIT: '1/1' }],
+])("Hono's fastest router knows all routes with %o", async (env) => {
+  const { router } = await appWith(env)
   router.match('GET', '/users/1')
   expect(router.name).toContain('RegExpRouter')
 })
 
-test('has every route of the app but its own, and no other', () => {
-  const app = appWith(false)
+test('has every route of the app but its own, and no other', async () => {
+  const app = await appWith({ PAGE: 'off' })
   const routes = app.routes
     .filter(({ method, path }) => method !== 'ALL' && !path.includes('*') && !OWN_PATHS.includes(path))
     .map(({ method, path }) => `${method.toLowerCase()} ${path.replace(/:(\w+)/g, '{$1}')}`)
@@ -234,13 +226,17 @@ test('lets answers gain members, and requests none', () => {
 })
 
 describe('with authentication', () => {
-  const nobody = () => Promise.reject(new Error('not asked'))
-  const of = async (ways: Partial<Auth>) => {
-    return JSON.parse(await (await appWith(false, { ...AUTH, ...ways }).request('/openapi.json')).text())
+  const scopes = { AUTH_READ_SCOPE: 'look', AUTH_WRITE_SCOPE: 'change' }
+  const url = 'http://localhost:1'
+  const tokens = { AUTH_ISSUER: url, AUTH_AUDIENCE: 'users-api' }
+  const iap = { AUTH_IAP_AUDIENCE: 'users-api', AUTH_IAP_JWKS_URL: url }
+  const of = async (ways: Record<string, string>) => {
+    const app = openApi({ ...parseConfig({ ...scopes, ...ways }), resources: [describeUsers] })
+    return JSON.parse(await (await app.request('/openapi.json')).text())
   }
 
   test('is valid, and has all that it points at', async () => {
-    const secured = await of({ tokens: nobody, iap: nobody })
+    const secured = await of({ ...tokens, ...iap })
     const { valid, errors } = await new Validator().validate(structuredClone(secured))
     expect(valid, JSON.stringify(errors)).toBe(true)
     for (const [, kind, name] of JSON.stringify(secured).matchAll(/"#\/components\/(\w+)\/([^"]+)"/g)) {
@@ -250,9 +246,9 @@ describe('with authentication', () => {
   })
 
   test.each([
-    [{ tokens: nobody }, ['accessToken']],
-    [{ iap: nobody }, ['iap']],
-    [{ tokens: nobody, iap: nobody }, ['accessToken', 'iap']],
+    [tokens, ['accessToken']],
+    [iap, ['iap']],
+    [{ ...tokens, ...iap }, ['accessToken', 'iap']],
   ])('names the ways in that there are, and the scope of each call: %o', async (ways, names) => {
     const { paths, components } = await of(ways)
     expect(Object.keys(components.securitySchemes)).toEqual(names)
@@ -270,13 +266,14 @@ describe('with authentication', () => {
   })
 
   test('has the answers that the service gives', async () => {
-    const { components } = await of({ tokens: nobody })
-    const tokens = () => ({ issuer: '', subject: 'a', person: 'a', scopes: [], until: 0 })
-    const app = appWith(false, { ...AUTH, tokens })
+    const issuer = await startIssuer()
+    onTestFinished(() => issuer.close())
+    const app = await appWith({ ...scopes, ...issuer.env })
+    const { components } = await of(issuer.env)
     const headers = { 'X-Request-Id': components.headers['X-Request-Id'].example }
     for (const [status, more] of [
       [401, {}],
-      [403, { authorization: 'Bearer x' }],
+      [403, { authorization: `Bearer ${await issuer.sign()}` }],
     ] as const) {
       const answer = await app.request('/path', { headers: { ...headers, ...more } })
       expect(answer.status).toBe(status)

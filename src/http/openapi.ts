@@ -1,8 +1,8 @@
 import { Hono } from 'hono'
 import * as z from 'zod'
 import packageJson from '../../package.json' with { type: 'json' }
+import type { Config } from '../config.ts'
 import { json } from './answer.ts'
-import type { Auth } from './auth.ts'
 import type { Env } from './env.ts'
 // What needs no code: the health paths, headers, parameters, and the answers of failures.
 import base from './openapi.json' with { type: 'json' }
@@ -24,14 +24,8 @@ export type ResourceOptions = {
   item: Fields
 }
 
-export type OpenApiOptions = {
-  /** Each is called when the description is first asked for. */
-  resources: readonly (() => ResourceOptions)[]
-  maxBodyBytes: number
-  auth?: Auth | undefined
-  /** Set where clients are limited. */
-  limitRate?: unknown
-}
+/** Each of the resources is called when the description is first asked for. */
+type OpenApiOptions = Config & { resources: readonly (() => ResourceOptions)[] }
 
 /** What there is only where tokens are needed. */
 const OF_AUTH = ['401', '403', 'Problem401', 'Problem403', 'WWW-Authenticate', 'security', 'securitySchemes']
@@ -47,13 +41,13 @@ const OF_LIMITS = ['429', 'Problem429', 'QuotaExceeded', 'RateLimit-Policy', 'Ra
  * The template with a value for each of these words, and without what does not apply. A longer word is listed first:
  * `$Items` before `$Item`.
  */
-function filled<T>(template: T, words: Record<string, string | number>, { auth, limitRate }: OpenApiOptions): T {
+function filled<T>(template: T, words: Record<string, string | number>, { auth, RATE_LIMIT }: Config): T {
   const { readScope = '', writeScope = '', tokens, iap } = auth ?? {}
   const all = { ...words, $readScope: readScope, $writeScope: writeScope, $access: auth ? ACCESS : NO_ACCESS }
   let text = JSON.stringify(template)
   for (const [word, value] of Object.entries(all)) text = text.replaceAll(word, String(value))
   const ofAuth = [...(auth ? [] : OF_AUTH), ...(tokens ? [] : ['accessToken']), ...(iap ? [] : ['iap'])]
-  const absent = [...ofAuth, ...(limitRate ? [] : OF_LIMITS)]
+  const absent = [...ofAuth, ...(RATE_LIMIT ? [] : OF_LIMITS)]
   return JSON.parse(text, (key, part) => {
     if (absent.includes(key)) return undefined
     return key === 'security' ? part.filter((way: object) => Object.keys(way).length > 0) : part
@@ -78,10 +72,10 @@ function schemaOf(fields: Fields, changes = {}) {
 }
 
 /** The paths of a collection and its items, and their schemas. */
-function describeResource({ name, plural, query, input, patch, item }: ResourceOptions, options: OpenApiOptions) {
+function describeResource({ name, plural, query, input, patch, item }: ResourceOptions, config: Config) {
   const Name = capitalized(name)
   const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
-  const { collectionPath, itemPath, page } = filled(resource, words, options)
+  const { collectionPath, itemPath, page } = filled(resource, words, config)
   const list = { ...collectionPath.get, parameters: parametersOf(query) }
   return {
     paths: { [`/${plural}`]: { ...collectionPath, get: list }, [`/${plural}/{id}`]: itemPath },
@@ -95,10 +89,10 @@ function describeResource({ name, plural, query, input, patch, item }: ResourceO
   }
 }
 
-function describe(options: OpenApiOptions) {
-  const described = options.resources.map((resourceOf) => describeResource(resourceOf(), options))
+function describe({ resources, ...config }: OpenApiOptions) {
+  const described = resources.map((resourceOf) => describeResource(resourceOf(), config))
   const { name: title, version, description: summary, license } = packageJson
-  const { info, paths, components } = filled(base, { $maxBodyBytes: options.maxBodyBytes }, options)
+  const { info, paths, components } = filled(base, { $maxBodyBytes: config.MAX_BODY_BYTES }, config)
   const schemas = Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas))
   return {
     ...base,

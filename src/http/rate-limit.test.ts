@@ -334,7 +334,7 @@ test('without a limit, no answer speaks of one', async () => {
 
 test('a client that has a token is whom it names, wherever it comes from', async () => {
   const app = new Hono<Env>()
-    .use(requestLog({ log: createLog({ level: 'silent' }), slowRequestMs: 0, logRequests: 0 }))
+    .use(requestLog({ log: createLog({ LOG_LEVEL: 'silent' }), SLOW_REQUEST_MS: 0, LOG_REQUESTS: 0 }))
     .use(async (c, next) => {
       const subject = c.req.header('x-subject')
       if (subject !== undefined) c.set('subject', subject)

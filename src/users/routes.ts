@@ -1,4 +1,5 @@
 import { type Context, Hono } from 'hono'
+import type { Config } from '../config.ts'
 import { answer, json } from '../http/answer.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
@@ -15,8 +16,8 @@ import type { UserStore } from './store.ts'
 
 const NOUN = 'user'
 
-/** The routes under `/users`. At most `maxStreams` streams of all users run at a time. With `page`, people get a page. */
-export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams: number; page: boolean }) {
+/** The routes under `/users`. */
+export function userRoutes(store: UserStore, { MAX_STREAMS, PAGE }: Config) {
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   async function change(c: Context<Env>, id: number, patch: UserPatch) {
@@ -27,11 +28,11 @@ export function userRoutes(store: UserStore, { maxStreams, page }: { maxStreams:
   }
 
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.stream), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(MAX_STREAMS, store.stream), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
       const found = await store.list({ limit: limit + 1, after, username, email }, c.get('until'))
       const { rows: users, next } = pageOf(found, limit)
-      if (page && wantsHtml(c)) return listPage(c, users, next)
+      if (PAGE === 'on' && wantsHtml(c)) return listPage(c, users, next)
       return json(c, { users, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })
     })
 

@@ -68,8 +68,8 @@ describe('the manifests', () => {
     const known = settings.map(({ name }) => name)
     for (const container of [api, migrate]) {
       expect(known).toEqual(expect.arrayContaining(container.env.map(({ name }) => name)))
-      const { database } = parseConfig(environmentOf(container, SECRETS))
-      expect(written(database.address.host)).toBe('/cloudsql/my-project:europe-west1:users-db')
+      const { address } = parseConfig(environmentOf(container, SECRETS))
+      expect(written(address.host)).toBe('/cloudsql/my-project:europe-west1:users-db')
     }
   })
 

@@ -11,10 +11,10 @@ const METHODS = ['GET', 'HEAD', 'DELETE', 'OPTIONS', 'PROPFIND', 'SUBSCRIBE']
 test('100,000 random paths, methods and hosts add no series', async () => {
   const db = await createTestPool()
   const metrics = createMetrics(db)
-  const app = createApp({
-    ...parseConfig({}).app,
+  const app = await createApp({
+    ...parseConfig({}),
     users: createUserStore(db),
-    log: createLog({ level: 'silent' }),
+    log: createLog({ LOG_LEVEL: 'silent' }),
     stopping: new AbortController().signal,
     ready: async () => {},
   })

@@ -19,9 +19,9 @@ import { describeNotes } from './notes/schemas.ts'
 import { createNoteStore } from './notes/store.ts'
 
 /** `src/app.ts` with the second resource. */
-const createNotesApp = (options: AppOptions, db: Pool) =>
+const createNotesApp = async (options: AppOptions, db: Pool) =>
   finishApp(
-    baseApp(options)
+    (await baseApp(options))
       .route('/', openApi({ ...options, resources: [describeUsers, describeNotes] }))
       .route('/users', userRoutes(options.users, options))
       .route('/notes', noteRoutes(createNoteStore(db), options)),

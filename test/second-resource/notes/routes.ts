@@ -1,4 +1,5 @@
 import { type Context, Hono } from 'hono'
+import type { Config } from '../../../src/config.ts'
 import { answer, json } from '../../../src/http/answer.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../../../src/http/conditional.ts'
 import type { Env } from '../../../src/http/env.ts'
@@ -14,7 +15,7 @@ import type { NoteStore } from './store.ts'
 const NOUN = 'note'
 
 /** The routes under `/notes`. */
-export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: number }) {
+export function noteRoutes(store: NoteStore, { MAX_STREAMS }: Config) {
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   async function change(c: Context<Env>, id: number, patch: NotePatch) {
@@ -25,7 +26,7 @@ export function noteRoutes(store: NoteStore, { maxStreams }: { maxStreams: numbe
   }
 
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(maxStreams, store.stream), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(MAX_STREAMS, store.stream), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0 } = c.req.valid('query')
       const { rows: notes, next } = pageOf(await store.list({ limit: limit + 1, after }, c.get('until')), limit)
       return json(c, { notes, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })
