@@ -110,10 +110,7 @@ const Settings = z.object({
   DB_API_USER: z.string().optional().describe('Role that `migrate` creates for the API and grants its rights'),
   DB_API_PASSWORD: z.string().optional().describe('Its password'),
   DB_API_PASSWORD_FILE: passwordFile.optional().describe('File that holds its password'),
-  MIGRATE_WAIT_MS: milliseconds(
-    60_000,
-    'How long `migrate` waits for the database, for locks and for another that migrates, in ms',
-  ),
+  MIGRATE_WAIT_MS: milliseconds(60_000, 'How long `migrate` waits for the database and for locks, in ms'),
 
   AUTH_ISSUER: secureUrl.optional().describe('Issuer whose access tokens are taken; none are if unset'),
   AUTH_AUDIENCE: z.string().optional().describe('`aud` of its tokens: the name of this service there'),

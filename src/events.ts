@@ -4,15 +4,16 @@ import type { Span } from '@opentelemetry/api'
 import type { Context } from 'hono'
 
 /** What only so many of may be under way: requests in all, large bodies that arrive, and streams. */
-export type Limited = 'requests' | 'bodies' | 'streams'
+const LIMITED = ['requests', 'bodies', 'streams'] as const
+export type Limited = (typeof LIMITED)[number]
 
-/**
 /**
  * Why a request was refused: 503 as too many are under way, the process stops, the database or a token's issuer cannot be
  * asked, or the log not be written; 429 as its client has used up its quota. Or a connection was closed at once, because
  * there were too many.
  */
-export type Refusal = Limited | 'stopping' | 'database' | 'keys' | 'log' | 'quota' | 'connections'
+export const REFUSALS = [...LIMITED, 'stopping', 'database', 'keys', 'log', 'quota', 'connections'] as const
+export type Refusal = (typeof REFUSALS)[number]
 
 /** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
 export const events = new EventEmitter<{

@@ -1,7 +1,7 @@
 import { Hono } from 'hono'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { Pool } from '../db/pool.ts'
-import { events, type Refusal } from '../events.ts'
+import { events, REFUSALS } from '../events.ts'
 import { NO_SNIFF } from '../http/answer.ts'
 import { methodOf, routeOf } from '../http/env.ts'
 import descriptions from './metrics.json' with { type: 'json' }
@@ -28,15 +28,7 @@ export function createMetrics(pool: Pool) {
   const batches = createHistogram(descriptions.db_client_batch_size.buckets)
   const delays = createHistogram(descriptions.nodejs_eventloop_delay_seconds.buckets)
   const underWay = { requests: 0, bodies: 0, streams: 0 }
-  const refused: Record<Refusal, number> = {
-    ...underWay,
-    connections: 0,
-    stopping: 0,
-    database: 0,
-    keys: 0,
-    log: 0,
-    quota: 0,
-  }
+  const refused = new Map(REFUSALS.map((why) => [why, 0]))
 
   events.on('underWay', (what, change) => {
     underWay[what] += change
@@ -45,7 +37,7 @@ export function createMetrics(pool: Pool) {
     const route = `http_request_method="${methodOf(c)}",http_route="${routeOf(c)}"`
     requests.observe(`${route},http_response_status_code="${c.res.status}",`, ms / 1000)
   })
-  events.on('refused', (why) => refused[why]++)
+  events.on('refused', (why) => refused.set(why, (refused.get(why) ?? 0) + 1))
   events.on('statement', (text, ms, _spans, errorType) => {
     const { operation, table } = statementName(text)
     const labels = `db_system_name="postgresql",db_operation_name="${operation}",db_collection_name="${table}",`
@@ -67,7 +59,7 @@ export function createMetrics(pool: Pool) {
       metric('http_server_request_duration_seconds', requests.samples()),
       metric('http_server_active_requests', { '': underWay.requests }),
       metric('http_server_active_streams', { '': underWay.streams }),
-      metric('http_server_refused_requests_total', by('reason', refused)),
+      metric('http_server_refused_requests_total', by('reason', Object.fromEntries(refused))),
       metric('db_client_operation_duration_seconds', statements.samples()),
       metric('db_client_batch_size', batches.samples()),
       metric('db_up', { '': Number(up) }),
