@@ -70,7 +70,7 @@ function createVerifier(rules: TokenRules, known: string[], tell: (failure?: str
 }
 
 /**
- * What verifies tokens, for `identify`. It fails with TokenRefused, or with a Problem where it lacks the keys.
+ * What verifies tokens, for `authenticate`. It fails with TokenRefused, or with a Problem where it lacks the keys.
  * @param tell called with the reason when an issuer's keys cannot be loaded, and without when they can be again
  */
 export function createAuth({ tokens, iap, ...scopes }: AuthOptions, tell: (issuer: string, failure?: string) => void) {

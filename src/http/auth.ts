@@ -1,4 +1,4 @@
-import type { Context } from 'hono'
+import type { Context, MiddlewareHandler } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { createAuth } from '../auth/verifier.ts'
@@ -34,10 +34,13 @@ function tokenOf(c: Context, { tokens, iap }: Auth) {
   return iap && assertion !== undefined ? iap(assertion) : undefined
 }
 
-/** Finds out whom a request comes from, and why it has to be refused, if it has: 401 or 403. */
-export const identify = (auth: Auth) =>
-  createMiddleware<Env>(async function identify(c, next) {
-    if (OPEN.test(c.req.path)) return next()
+/**
+ * Finds out whom a request comes from, and refuses it if it has to: 401 or 403. Before that `limitRate` counts it, whether its
+ * token is good or not.
+ */
+export const authenticate = (auth: Auth, limitRate: MiddlewareHandler<Env> = (_, next) => next()) =>
+  createMiddleware<Env>(async function authenticate(c, next) {
+    if (OPEN.test(c.req.path)) return limitRate(c, next)
     const scope = READING.includes(c.req.method) ? auth.readScope : auth.writeScope
     try {
       const identity = await tokenOf(c, auth)
@@ -49,14 +52,8 @@ export const identify = (auth: Auth) =>
         throw challenge(403, scope, `This needs the scope ${scope}.`, 'insufficient_scope')
       }
     } catch (error) {
-      c.set('denial', error instanceof TokenRefused ? challenge(401, scope, error.message, 'invalid_token') : error)
+      const denial = error instanceof TokenRefused ? challenge(401, scope, error.message, 'invalid_token') : error
+      return limitRate(c, () => Promise.reject(denial))
     }
-    return next()
+    return limitRate(c, next)
   })
-
-/** Refuses what `identify` found no reason to let in. */
-export const authorize = createMiddleware<Env>(async function authorize(c, next) {
-  const denial = c.get('denial')
-  if (denial) throw denial
-  return next()
-})

@@ -2,7 +2,7 @@ import { Hono, type MiddlewareHandler, type Schema } from 'hono'
 import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
 import { json } from './answer.ts'
-import { authorize, identify } from './auth.ts'
+import { authenticate } from './auth.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
 import { requestLog } from './log.ts'
@@ -42,11 +42,11 @@ export async function baseApp(options: BaseOptions) {
     if (reason) log.warn({ issuer, reason }, 'keys unavailable')
     else log.info({ issuer }, 'keys available')
   }
-  // Before the body: nothing more of a stranger's request is read. A request counts, whether its token is good or not.
+  // Before the body: nothing more of a stranger's request is read.
   const auth = options.auth && (await import('../auth/verifier.ts')).createAuth(options.auth, tellOfKeys)
-  if (auth) app.use(identify(auth))
-  if (rate) app.use((await import('./rate-limit.ts')).limitRate({ rate, proxies }))
-  if (auth) app.use(authorize)
+  const limitRate = rate ? (await import('./rate-limit.ts')).limitRate({ rate, proxies }) : undefined
+  if (auth) app.use(authenticate(auth, limitRate))
+  else if (limitRate) app.use(limitRate)
   return app
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(options.MAX_BODY_BYTES))
     .use(limitRequests(options.MAX_REQUESTS, options.deadlineMs))

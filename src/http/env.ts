@@ -16,8 +16,6 @@ export type Env = {
     issuer?: string
     /** The same as people know them: by the email address, if the token has one. */
     person?: string
-    /** Why the request has to be refused, once it is counted. */
-    denial?: unknown
     /** Its deadline, a time of performance.now(). */
     until: number
     /** The bytes of the body, where the method has one. */
