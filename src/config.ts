@@ -2,7 +2,6 @@ import { readFileSync } from 'node:fs'
 import * as z from 'zod'
 import { type Address, parseAddress, parseHost, readRootCert, SSL_MODES } from './db/address.ts'
 import { MIN_CONNECTIONS } from './db/pool.ts'
-import { LOG_FORMATS, LOG_LEVELS } from './http/log.ts'
 
 const integer = (minimum: number, maximum: number) => {
   const error = `must be a whole number from ${minimum} to ${maximum}`
@@ -52,6 +51,9 @@ const scope = scopes.regex(/^\S+$/, 'must be one scope')
 /** Whether it is as browsers send it (RFC 6454, section 6.2). URLs may have a * in their host. */
 const isOrigin = (text: string) => /^https?:[^*]+$/.test(text) && URL.parse(text)?.origin === text
 const origin = z.string().refine(isOrigin, 'must be origins, such as https://app.example.com')
+
+const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
+const LOG_FORMATS = ['auto', 'json', 'pretty', 'google'] as const
 
 const url = z.url({ protocol: /^https?$/, error: 'must be a URL with http or https' })
 const RATIO_SAMPLERS = ['always_on', 'always_off', 'traceidratio'] as const

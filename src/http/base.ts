@@ -1,4 +1,4 @@
-import { Hono, type MiddlewareHandler, type Schema } from 'hono'
+import { type Context, Hono, type MiddlewareHandler, type Schema } from 'hono'
 import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
 import { json } from './answer.ts'
@@ -55,14 +55,8 @@ export async function baseApp(options: BaseOptions) {
 /** Answers what no resource does: other methods, other paths, and errors, which a person gets as a page. */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {
   answerOtherMethods(app)
-  app.onError(async (error, c) => {
-    if (!wantsHtml(c)) return onError(error, c)
-    try {
-      return await errorPage(error, c)
-    } catch (fault) {
-      // A page needs files, which an install may have lost.
-      return onError(fault as Error, c)
-    }
-  })
+  // A page needs files, which an install may have lost.
+  const asPage = (error: Error, c: Context<Env>) => errorPage(error, c).catch((fault) => onError(fault, c))
+  app.onError((error, c) => (wantsHtml(c) ? asPage(error, c) : onError(error, c)))
   return app.notFound(notFound)
 }

@@ -17,9 +17,6 @@ import { parseTraceparent } from './trace-context.ts'
 
 const STDOUT = 1
 
-export const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
-export const LOG_FORMATS = ['auto', 'json', 'pretty', 'google'] as const
-
 /** Lines that may wait to be written, in bytes. What comes beyond that is lost, unless it must not be. */
 const WAITING_BYTES = 1024 * 1024
 /** How often lines that could not be written are tried again. */

@@ -1,4 +1,4 @@
-import type { Context, ErrorHandler } from 'hono'
+import type { Context } from 'hono'
 import { accepts } from 'hono/accepts'
 import { html } from 'hono/html'
 import { secureHeaders } from 'hono/secure-headers'
@@ -64,7 +64,7 @@ export function sentencesOf({ message, options: { headers } }: Problem): string 
 }
 
 /** Answers an error with a page. */
-export const errorPage: ErrorHandler<Env> = async (error, c) => {
+export async function errorPage(error: Error, c: Context<Env>) {
   const problem = problemFor(error, c)
   const title = TITLES[problem.status] ?? 'Error'
   const content = html`<main class="card narrow">

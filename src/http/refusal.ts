@@ -6,17 +6,7 @@ import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
 
 /**
- * The row that is there now, unless the change was refused.
- * @throws Problem that says why
- */
-export function done<T extends { version: number }>(noun: string, result: Result<T>): T {
-  if (!('outcome' in result)) return result
-  if (result.outcome === 'unchanged') return result.row
-  throw problemOf(noun, result)
-}
-
-/**
- * What `make` changes before the deadline that it is given. The audit trail hears of it, where there is one.
+ * The row as it is after what `make` changes before the deadline that it is given. The audit trail hears of it, where there is one.
  * @param noun names what is changed, such as 'user'
  * @param id of what is there already
  * @throws Problem that says why it was refused
@@ -33,9 +23,12 @@ export async function changed<T extends { id: number; version: number }>(
     if (mayBeDone(error)) events.emit('changed', c, { operation, [noun]: id, outcome: 'unknown' })
     throw error
   })
-  const row = done(noun, result)
-  if (row === result) events.emit('changed', c, { operation, [noun]: row.id, version: row.version, outcome: 'done' })
-  return row
+  if ('outcome' in result) {
+    if (result.outcome === 'unchanged') return result.row
+    throw problemOf(noun, result)
+  }
+  events.emit('changed', c, { operation, [noun]: result.id, version: result.version, outcome: 'done' })
+  return result
 }
 
 /**
