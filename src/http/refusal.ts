@@ -4,6 +4,7 @@ import { events } from '../events.ts'
 import type { Refusal, Result } from '../resource.ts'
 import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
+import { invalid } from './validate.ts'
 
 /**
  * The row as it is after what `make` changes before the deadline that it is given. The audit trail hears of it, where there is one.
@@ -59,9 +60,6 @@ export function problemOf(noun: string, refused: Refusal): Problem {
     case 'referenced':
       return new Problem(409, `The ${noun} cannot be deleted: its ${refused.by} are still there.`, { type: 'conflict' })
     case 'reference-missing':
-      return new Problem(422, `${refused.field} names nothing that is there`, {
-        type: 'validation',
-        errors: [{ pointer: `/${refused.field}`, detail: 'names nothing that is there' }],
-      })
+      return invalid([{ code: 'custom', path: [refused.field], message: 'names nothing that is there' }])
   }
 }

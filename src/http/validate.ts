@@ -14,7 +14,7 @@ const pointerOf = (path: readonly PropertyKey[]) =>
   path.map((key) => `/${cut(String(key)).toWellFormed().replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
 
 /** 422 with a JSON Pointer to each fault. */
-export function invalid({ issues }: z.core.$ZodError): Problem {
+export function invalid(issues: readonly z.core.$ZodIssue[]): Problem {
   const { errors, detail } = faultsOf(issues)
   return new Problem(422, detail, { type: 'validation', errors })
 }
@@ -65,7 +65,7 @@ export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
     (result, c: Context) => {
       if (target === 'json') assertJson(c, mediaTypes)
       if (result.success) return
-      throw target === 'json' ? invalid(result.error) : new Problem(400, faultsOf(result.error.issues).detail)
+      throw target === 'json' ? invalid(result.error.issues) : new Problem(400, faultsOf(result.error.issues).detail)
     },
     // Our schemas wait for nothing, and parse faster when they need not.
     { validationFunction: (schema, value) => schema.safeParse(value) },

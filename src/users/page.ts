@@ -40,7 +40,7 @@ export function userForms(store: UserStore) {
     const versions = name === 'new' ? undefined : ifMatch(etag)
     if (name === 'delete') return changed(c, NOUN, 'delete', (until) => store.remove(id, versions, until), id)
     const { data: user, error } = NewUser.safeParse({ username, email })
-    if (error) throw invalid(error)
+    if (error) throw invalid(error.issues)
     if (name === 'edit') return changed(c, NOUN, 'update', (until) => store.update(id, user, versions, until), id)
     return changed(c, NOUN, 'create', (until) => store.create({ ...user, key: null, hash: null }, until))
   }
