@@ -5,6 +5,15 @@ import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
+declare module 'postgres' {
+  interface Options<T extends Record<string, PostgresType>> {
+    /** Makes the socket of a connection. It is in the README of postgres.js and missing in its types. */
+    socket?: () => Promise<Socket>
+    /** Names the types, so that they match the declaration of postgres.js. */
+    types?: T
+  }
+}
+
 /** What a statement may be given. Anything else is a mistake of ours. */
 export type Parameter = string | number | boolean | null
 /** A row's columns in the order of the statement: text, but for booleans, JSON and numbers of up to 4 bytes. */
@@ -72,22 +81,7 @@ export async function connect({ address, onClose, ...options }: ConnectionOption
   const failure = Promise.withResolvers<never>()
   let socket: Socket | undefined
   let opened = false
-  // An option by the README of postgres.js. Its types lack it, so it cannot stand among the others.
-  const opening = {
-    async socket() {
-      // Called again when postgres.js reconnects, which it would do for ever where a server hangs up each time.
-      if (socket) throw new DatabaseUnavailable(HUNG_UP, 'unsent')
-      socket = address.host.startsWith('/')
-        ? tcpConnect(`${address.host}/.s.PGSQL.${address.port}`)
-        : tcpConnect({ host: address.host, port: address.port, noDelay: true })
-      // Some failures come before postgres.js would listen to them.
-      await once(socket, 'connect')
-      // For TLS postgres.js reads the server's name from its socket.
-      return Object.assign(socket, { host: address.host })
-    },
-  }
   const sql = postgres({
-    ...opening,
     ...address,
     // SCRAM means a password in this form (RFC 7677, RFC 4013), and postgres.js would send another.
     password: address.password.normalize('NFKC'),
@@ -106,6 +100,17 @@ export async function connect({ address, onClose, ...options }: ConnectionOption
     onnotice: () => {},
     // postgres.js does not reject a statement that it was given between a reset and the close.
     onclose: () => (opened ? onClose?.() : failure.reject(new DatabaseUnavailable(HUNG_UP, 'unsent'))),
+    async socket() {
+      // Called again when postgres.js reconnects, which it would do for ever where a server hangs up each time.
+      if (socket) throw new DatabaseUnavailable(HUNG_UP, 'unsent')
+      socket = address.host.startsWith('/')
+        ? tcpConnect(`${address.host}/.s.PGSQL.${address.port}`)
+        : tcpConnect({ host: address.host, port: address.port, noDelay: true })
+      // Some failures come before postgres.js would listen to them.
+      await once(socket, 'connect')
+      // For TLS postgres.js reads the server's name from its socket.
+      return Object.assign(socket, { host: address.host })
+    },
   })
   /** Cuts the connection at once. */
   const destroy = () => void socket?.destroy()
