@@ -265,6 +265,9 @@ describe('forms of other sites', () => {
     ['another origin', { origin: 'https://evil.example' }],
     ['an origin that is hidden', { origin: 'null' }],
     ['another site', { origin: 'null', 'sec-fetch-site': 'cross-site' }],
+    ['another port of this host', { origin: 'http://127.0.0.1:1' }],
+    ['text that is no origin', { origin: '127.0.0.1' }],
+    ['nothing', { origin: '' }],
   ])('%s is refused with a page, and nothing is done', async (_, headers) => {
     const { id } = await create()
     const user = newUser()
@@ -275,6 +278,16 @@ describe('forms of other sites', () => {
     }
     expect((await stored(id)).id).toBe(id)
     expect((await api.request('GET', `/users?username=${user.username}`)).body.users).toEqual([])
+  })
+
+  test('this site over TLS, which a proxy ends, is no other: only an old browser leaves it to the origin to say so', async () => {
+    const origin = api.url.replace('http:', 'https:')
+    expect((await send('/users/new', newUser(), { origin })).status).toBe(303)
+    expect((await send('/users/new', newUser(), { origin, 'sec-fetch-site': 'same-origin' })).status).toBe(303)
+    for (const site of ['same-site', 'cross-site', 'none', 'nonsense']) {
+      expect((await send('/users/new', newUser(), { origin, 'sec-fetch-site': site })).status, site).toBe(403)
+      expect((await send('/users/new', newUser(), { 'sec-fetch-site': site })).status, site).toBe(403)
+    }
   })
 
   test('the API goes on without a guard: a plain DELETE passes', async () => {

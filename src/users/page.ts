@@ -26,6 +26,9 @@ export const listPage = async (c: Context<Env>, users: User[], next: string | nu
 const pathTo = (id: number) =>
   `/users${id > LIMIT_DEFAULT ? `?cursor=${encodeCursor(id - LIMIT_DEFAULT)}` : ''}#user-${id}`
 
+/** Whether an origin has the host that the request was sent to. */
+const isOf = (c: Context, origin: string) => URL.parse(origin)?.host === new URL(c.req.url).host
+
 const showForm = (c: Context<Env>, name: FormName, form: Form) =>
   page(c, FORMS[name].title, formView(name, form), form.problem)
 
@@ -34,7 +37,8 @@ const showForm = (c: Context<Env>, name: FormName, form: Form) =>
  * only POST, so each has a path of its own, to which no other site may make a browser send something.
  */
 export function userForms(store: UserStore) {
-  const guard = csrf()
+  // Browsers from before 2023 send only an Origin. Its scheme is not compared: a proxy may end TLS, so ours is not known.
+  const guard = csrf({ origin: (origin, c) => !c.req.header('sec-fetch-site') && isOf(c, origin) })
 
   async function change(c: Context<Env>, name: FormName, id: number, { etag = '', username, email }: Values) {
     const versions = name === 'new' ? undefined : ifMatch(etag)
