@@ -269,6 +269,19 @@ test('it is written whatever LOG_LEVEL is', async () => {
   expect(logLines(api.stdout())).toMatchObject([{ level: 'info', msg: 'audit', user: 1 }])
 })
 
+test('it names the subject of the token, in one line whatever the subject is', async () => {
+  const issuer = await startIssuer()
+  onTestFinished(issuer.close)
+  const subject = 'ann\u2028{"msg":"audit"}\u2029\\ "'
+  const authorization = `Bearer ${await issuer.sign({ sub: subject, scope: 'users:write' })}`
+  const api = await start(issuer.env)
+  expect(await api.send('POST', '/users', user('ann'), { authorization })).toBe(201)
+  expect(await api.send('POST', '/users', user('bob'))).toBe(401)
+  expect(await api.stop()).toBe(0)
+  expect(api.events()).toEqual([{ ...created(1), subject }])
+  expect(api.stdout()).not.toMatch(/[\u2028\u2029]/)
+})
+
 test('it has the names of LOG_FORMAT', async () => {
   const api = await start({ LOG_FORMAT: 'google' })
   expect(await api.send('POST', '/users', user('ann'))).toBe(201)

@@ -11,6 +11,7 @@ import sonicBoom from 'sonic-boom'
 import type { Config } from '../config.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { events, requestSpans } from '../events.ts'
+import { escapeLineEnds } from './answer.ts'
 import { type Env, methodOf, routeOf } from './env.ts'
 import { requestIdOf } from './request-id.ts'
 import { parseTraceparent } from './trace-context.ts'
@@ -79,7 +80,8 @@ export function createLog({ LOG_LEVEL: level, LOG_FORMAT: format }: LogOptions, 
   const isGoogle = format === 'google'
   const isReadable = format === 'pretty' || (format === 'auto' && isatty(STDOUT))
   let lost = 0
-  const write = (line: string) => (output.isFull() ? lost++ : output.write(isReadable ? readable(line) : line))
+  const write = (line: string) =>
+    output.isFull() ? lost++ : output.write(escapeLineEnds(isReadable ? readable(line) : line))
   const log = pino(
     {
       level,
