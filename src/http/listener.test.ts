@@ -11,6 +11,9 @@ afterAll(() => api.close())
 
 test.each([
   ['headers over 16 KB', 431, `GET /users HTTP/1.1\r\nHost: a\r\nX: ${'x'.repeat(17_000)}\r\n\r\n`],
+  // Or the last ones, such as those of a proxy, would not be seen.
+  ['more than 1000 headers', 431, `GET /users HTTP/1.1\r\nHost: a\r\n${'X:\r\n'.repeat(1000)}\r\n`],
+  ['1000 headers with two Host lines', 400, `GET /users HTTP/1.1\r\nHost: a\r\n${'X:\r\n'.repeat(998)}Host: b\r\n\r\n`],
   ['a target over 16 KB', 431, `GET /${'x'.repeat(17_000)} HTTP/1.1\r\nHost: a\r\n\r\n`],
   [
     'Content-Length and Transfer-Encoding',

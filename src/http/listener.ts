@@ -15,7 +15,7 @@ const INVALID_CODING = new Problem(400, 'The only transfer coding is chunked, an
 /** What the HTTP parser refuses, by its error code; 400 for the rest. */
 export const PARSER_PROBLEMS: Record<string, Problem> = {
   HPE_INVALID_URL: INVALID_TARGET,
-  HPE_HEADER_OVERFLOW: new Problem(431, `The headers must have at most ${MAX_HEADER_BYTES} bytes.`),
+  HPE_HEADER_OVERFLOW: new Problem(431, `The headers must be 1000 at most, with ${MAX_HEADER_BYTES} bytes at most.`),
   ERR_HTTP_REQUEST_TIMEOUT: new Problem(408, 'The request did not arrive in time.'),
 }
 const NOT_HTTP = new Problem(400, 'The request is not valid HTTP.')
