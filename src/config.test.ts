@@ -141,6 +141,11 @@ test.each([
   expect(() => parseConfig({ [name]: value })).toThrow(new RegExp(`^${name} .+\\.$`))
 })
 
+test('a single address, and an origin with a slash, are told what is missing and what is too much', () => {
+  expect(() => parseConfig({ TRUSTED_PROXIES: '203.0.113.5' })).toThrow('such as 10.0.0.0/8 or 203.0.113.5/32')
+  expect(() => parseConfig({ CORS_ORIGINS: 'https://app.example/' })).toThrow('without a path')
+})
+
 test('TRUSTED_PROXIES is a list of networks, by commas or spaces', () => {
   const proxies = (TRUSTED_PROXIES: string) => parseConfig({ TRUSTED_PROXIES }).TRUSTED_PROXIES
   expect(proxies('')).toBeUndefined()

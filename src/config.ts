@@ -36,7 +36,7 @@ const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$
 const listOf = <T extends z.ZodType>(item: T) => z.preprocess((text) => String(text).split(/[\s,]+/), z.array(item))
 
 const rate = z.string().regex(/^[1-9]\d{0,5}\/[1-9]\d{0,4}$/, 'must be requests/seconds, from 1/1 to 999999/99999')
-const network = z.union([z.cidrv4(), z.cidrv6()], 'must be networks, such as 10.0.0.0/8, 2001:db8::/32')
+const network = z.union([z.cidrv4(), z.cidrv6()], 'must be networks, such as 10.0.0.0/8 or 203.0.113.5/32')
 
 /** Whether nobody on the way can change what comes from there: by https, or from this machine. */
 export function isSecure(text: string): boolean {
@@ -50,7 +50,7 @@ const scopes = z.string().regex(/^[!#-[\]-~]+( [!#-[\]-~]+)*$/, 'must be scopes,
 const scope = scopes.regex(/^\S+$/, 'must be one scope')
 /** Whether it is as browsers send it (RFC 6454, section 6.2). URLs may have a * in their host. */
 const isOrigin = (text: string) => /^https?:[^*]+$/.test(text) && URL.parse(text)?.origin === text
-const origin = z.string().refine(isOrigin, 'must be origins, such as https://app.example.com')
+const origin = z.string().refine(isOrigin, 'must be origins without a path, such as https://app.example')
 
 const LOG_LEVELS = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
 const LOG_FORMATS = ['auto', 'json', 'pretty', 'google'] as const
