@@ -1,7 +1,9 @@
 import { once } from 'node:events'
 import { connect } from 'node:net'
-import { afterAll, beforeAll, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { type Api, problemIn, startApi } from '../../test/api.ts'
+import { type TestDatabase, waitingForLock } from '../../test/database.ts'
+import { events, type Limited } from '../events.ts'
 
 let api: Api
 beforeAll(async () => {
@@ -136,4 +138,54 @@ test('a request that follows on the same connection is served after one that the
     'GET /users/abc HTTP/1.1\r\nHost: a\r\n\r\nGET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n',
   )
   expect(answers.match(/HTTP\/1\.1 \d+/g)).toEqual(['HTTP/1.1 400', 'HTTP/1.1 200'])
+})
+
+describe('requests that are sent at once', () => {
+  const get = (id: number, more = '') => `GET /users?limit=1 HTTP/1.1\r\nHost: a\r\nX-Request-Id: ${id}\r\n${more}\r\n`
+  const post = (name: string) => {
+    const body = JSON.stringify({ username: name, email: `${name}@example.com` })
+    return `POST /users HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`
+  }
+
+  test('are carried out one after another, and answered in their order', async () => {
+    let [underWay, most] = [0, 0]
+    const count = (what: Limited, change: number) => {
+      if (what !== 'requests') return
+      underWay += change
+      most = Math.max(most, underWay)
+    }
+    events.on('underWay', count)
+    onTestFinished(() => void events.off('underWay', count))
+    const ids = Array.from({ length: 17 }, (_, id) => id)
+    const answers = await api.raw(ids.map((id) => get(id, id === 16 ? 'Connection: close\r\n' : '')).join(''))
+    expect(answers.match(/HTTP\/1\.1 200 /g)).toHaveLength(17)
+    expect(Array.from(answers.matchAll(/^x-request-id: (.+)\r$/gim), ([, id]) => Number(id))).toEqual(ids)
+    expect(most).toBe(1)
+  })
+
+  test('are too many if more than 16 wait: the connection ends', async () => {
+    expect(await api.raw(get(1).repeat(1000))).toBe('')
+    expect(await api.raw(get(1, 'Connection: close\r\n'))).toMatch(/^HTTP\/1\.1 200 /)
+  })
+
+  test('are not carried out once their client has hung up before their turn', async () => {
+    const database = api.database as TestDatabase
+    const socket = connect(api.port, '127.0.0.1')
+    await database.sql.begin(async (transaction) => {
+      await transaction`lock table users in share mode`
+      socket.write(post('first') + post('second'))
+      await waitingForLock(database, 1)
+      socket.destroy()
+      await once(socket, 'close')
+      // After this answer the service has noticed.
+      await api.request('GET', '/livez')
+    })
+    const names = async () =>
+      (await database.sql`select username from users where username in ('first', 'second', 'third')`).map(
+        ({ username }) => username,
+      )
+    await expect.poll(names).toEqual(['first'])
+    expect((await api.request('POST', '/users', { username: 'third', email: 'third@example.com' })).status).toBe(201)
+    expect(await names()).toEqual(['first', 'third'])
+  })
 })

@@ -7,6 +7,8 @@ import { PROBLEM_HEADERS, Problem, problemJson, TITLES } from './problem.ts'
 import { requestIdOf } from './request-id.ts'
 
 export const MAX_HEADER_BYTES = 16 * 1024
+/** Requests of a connection that may wait for the answers before them. Each takes about 10 KB. */
+const MAX_WAITING = 16
 
 const INVALID_TARGET = new Problem(400, 'The target must be a path in ASCII, with all else percent-encoded as UTF-8.')
 const INVALID_HOST = new Problem(400, 'The request needs a valid Host header and a valid path.')
@@ -55,6 +57,22 @@ function refuseOnSocket(socket: Duplex, problem: Problem) {
 /** The response to the last request of a connection. */
 const lastResponses = new WeakMap<Duplex, ServerResponse>()
 
+/** How many requests of a connection wait for the answers before theirs. */
+const waiting = new WeakMap<Duplex, number>()
+
+/**
+ * Waits for the end of the answer before: a client that sends many requests at once, and reads no answer, would otherwise
+ * fill the memory with answers. False where the connection has ended meanwhile, or too many wait.
+ */
+async function isNext(socket: Duplex, before: ServerResponse): Promise<boolean> {
+  const count = (waiting.get(socket) ?? 0) + 1
+  if (count > MAX_WAITING) socket.destroy()
+  waiting.set(socket, count)
+  await new Promise((resolve) => before.once('close', resolve))
+  waiting.set(socket, (waiting.get(socket) ?? 0) - 1)
+  return socket.writable
+}
+
 /** Node's listener for `clientError`: what the parser refuses, and what does not arrive in time. */
 export function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
   const last = lastResponses.get(socket)
@@ -86,7 +104,10 @@ export function createListener(fetch: Parameters<typeof getRequestListener>[0], 
       error instanceof RequestError ? undefined : new Response(null, { status: 500, headers: NO_SNIFF }),
   })
   return async function listener(request: IncomingMessage, response: ServerResponse) {
-    lastResponses.set(request.socket, response)
+    const { socket } = request
+    const before = lastResponses.get(socket)
+    lastResponses.set(socket, response)
+    if (before?.writableFinished === false && !(await isNext(socket, before))) return
     if (stopping.aborted) response.shouldKeepAlive = false
     const fault = faultOf(request)
     if (!fault) await respond(request, response)
