@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { startIssuer } from '../../dev/issuer.ts'
 import { type Api, startApi } from '../../test/api.ts'
 import { serve } from '../../test/service.ts'
 
@@ -95,6 +96,33 @@ describe('with CORS_ORIGINS', () => {
   test('OPTIONS that is no preflight still says what a path supports', async () => {
     const answer = await fetch(`${api.url}/users`, { method: 'OPTIONS', headers: { origin: APP } })
     expect([answer.status, answer.headers.get('allow')]).toEqual([204, 'GET, HEAD, OPTIONS, POST'])
+  })
+
+  test('a page needs no token to ask, which does not count, and reads why it was refused', async () => {
+    const issuer = await startIssuer()
+    onTestFinished(issuer.close)
+    const env = { DATABASE_URL: api.database?.url ?? '', CORS_ORIGINS: APP, RATE_LIMIT: '2/600', ...issuer.env }
+    const strict = await startApi(env)
+    onTestFinished(() => strict.close())
+    const headers = { origin: APP, authorization: `Bearer ${await issuer.sign({ scope: 'users:read' })}` }
+    const statuses: number[] = []
+    const get = async (path: string, more: Record<string, string>) => {
+      const answer = await fetch(strict.url + path, { headers: more })
+      statuses.push(answer.status)
+      expect(answer.headers.get('access-control-allow-origin')).toBe(APP)
+      expect(wordsOf(answer, 'vary')).toContain('origin')
+      return answer
+    }
+    // /openapi.json took one from the quota of this address.
+    for (let i = 0; i < 3; i++) expect((await preflight('/users', 'POST', APP, strict)).status).toBe(204)
+    const refused = await get('/users', { origin: APP })
+    expect(refused.headers.get('www-authenticate')).toMatch(/^Bearer /)
+    expect(wordsOf(refused, 'access-control-expose-headers')).toContain('www-authenticate')
+    const { id } = (await api.request('POST', '/users', { username: 'seen', email: 'seen@example.com' })).body
+    await get(`/users/${id}`, { ...headers, 'if-none-match': '"1"' })
+    await get('/users?limit=0', headers)
+    expect((await get('/users', headers)).headers.get('retry-after')).toMatch(/^\d+$/)
+    expect(statuses).toEqual([401, 304, 400, 429])
   })
 
   test('the program reads it from its environment', async () => {
