@@ -165,6 +165,9 @@ function faultIn(answers: string): string | undefined {
     const length = Number(/^content-length: (\d+)\r$/im.exec(headers)?.[1] ?? 0)
     // An answer to HEAD has none.
     if (body === '') return undefined
+    // A stream for HTTP/0.9 or 1.0 has no length: it ends with its connection.
+    if (/^connection: close\r$/im.test(headers) && !/^(content-length|transfer-encoding):/im.test(headers))
+      return undefined
     if (/^transfer-encoding: chunked\r$/im.test(headers)) {
       const chunks = /^(?:[\da-f]+\r\n[\s\S]*?\r\n)*?0\r\n\r\n/.exec(body)
       // A stream ends with its connection, which garbage after the request ends.
@@ -208,11 +211,13 @@ test(`${MESSAGES} broken requests: the process stays, answers in valid HTTP, tel
           expect.fail(
             `With FUZZ_SEED=${seed}, what comes back ${fault}:\n${answers.slice(0, 2000)}\nto\n${bytes.toString('latin1').slice(0, 2000)}`,
           )
-        for (const [, status = ''] of answers.matchAll(/^HTTP\/1\.1 (\d{3})/gm)) statuses.add(status)
+        for (const [, status = ''] of answers.matchAll(/HTTP\/1\.1 (\d{3}) /g)) statuses.add(status)
       }
     }
     await Promise.all(Array.from({ length: CONNECTIONS }, client))
     expect((await fetch(`${api.url}/users/20`)).status).toBe(200)
+    // Or it would be created once in all, perhaps for a client that had given up.
+    await database.sql`delete from users where lower(username) = 'fuzz' and id > 20`
     sizes.push(sampleOf(await api.metrics(), 'process_resident_memory_bytes'))
   }
   expect([api.process.pid, api.process.exitCode]).toEqual([pid, null])
