@@ -4,10 +4,13 @@ import { defineConfig } from 'vitest/config'
 const FOREIGN = /^(PG[A-Z]+|OTEL_[A-Z_]+|FORCE_COLOR|NO_COLOR|NODE_OPTIONS|NODE_USE_ENV_PROXY|(https?|all|no)_proxy)$/i
 for (const name of Object.keys(process.env)) if (FOREIGN.test(name)) delete process.env[name]
 
-/** They start many processes or wait for time-outs, and take as long as all the others together: `npm run test:long` runs them. */
+/** They start many processes, wait for time-outs or reckon for long, and take as long as all the others together: `npm run test:long` runs them. */
 export const LONG = [
   'dev/dev.test.ts',
   'dev/check-migrations.test.ts',
+  'dev/lint.test.ts',
+  'dev/regular-expressions.test.ts',
+  'dev/third-party.test.ts',
   'bench/bench.test.ts',
   'src/main.test.ts',
   'src/auth/verifier.test.ts',
@@ -16,6 +19,8 @@ export const LONG = [
   'src/telemetry/metrics.test.ts',
   'src/telemetry/tracing.test.ts',
   'src/kubernetes/ensure-secret.test.ts',
+  'src/http/rate-limit.test.ts',
+  'test/service/attacks.test.ts',
   'test/service/hostile.test.ts',
   '.github/scripts/release-version.test.ts',
   '.github/scripts/set-image.test.ts',
