@@ -20,6 +20,7 @@ export const LONG = [
   'src/telemetry/tracing.test.ts',
   'src/kubernetes/ensure-secret.test.ts',
   'src/http/rate-limit.test.ts',
+  'src/users/properties.test.ts',
   'test/service/attacks.test.ts',
   'test/service/hostile.test.ts',
   '.github/scripts/release-version.test.ts',
