@@ -5,6 +5,7 @@ import { createApp } from './app.ts'
 import { ConfigError, parseConfig, settings } from './config.ts'
 import { createPool } from './db/pool.ts'
 import { createReadiness } from './db/readiness.ts'
+import { startAudit } from './http/audit.ts'
 import { createLog, describeError, openOutput } from './http/log.ts'
 import { startServer } from './server.ts'
 import { createUserStore } from './users/store.ts'
@@ -61,7 +62,7 @@ async function serve() {
   const onLost = () => log.warn('spans were lost')
   const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
   const isAudited = config.AUDIT_LOG === 'on'
-  if (isAudited) (await import('./http/audit.ts')).startAudit(config, output)
+  if (isAudited) startAudit(config, output)
   const ready = createReadiness(database, [users], (reason) =>
     log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
   )

@@ -3,12 +3,14 @@ import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
 import { json } from './answer.ts'
 import { authenticate } from './auth.ts'
+import { createCors } from './cors.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
 import { requestLog } from './log.ts'
 import { answerOtherMethods } from './methods.ts'
 import { errorPage, wantsHtml } from './page.ts'
 import { notFound, onError, refuse } from './problem.ts'
+import { limitRate } from './rate-limit.ts'
 
 export type BaseOptions = Config & {
   log: Logger
@@ -22,15 +24,15 @@ export type BaseOptions = Config & {
 
 /**
  * What every request passes before it comes to a resource. Before that, `/livez` for "restart me", and `/readyz` for
- * "send me requests": only the second asks the database, or its failure would restart every pod. What is off is not
- * loaded, and a start does not pay for it.
+ * "send me requests": only the second asks the database, or its failure would restart every pod. What verifies tokens is
+ * loaded only if they are taken: a start does not pay for it.
  */
 export async function baseApp(options: BaseOptions) {
   const { log, trace, ready, stopping, CORS_ORIGINS, RATE_LIMIT: rate, TRUSTED_PROXIES: proxies } = options
   const base = new Hono<Env>()
   if (trace) base.use(trace)
   base.use(requestLog(options))
-  if (CORS_ORIGINS) base.use((await import('./cors.ts')).createCors(CORS_ORIGINS))
+  if (CORS_ORIGINS) base.use(createCors(CORS_ORIGINS))
   const app = base
     .get('/livez', (c) => json(c, { status: 'ok' }, 200))
     .get('/readyz', async (c) => {
@@ -44,9 +46,9 @@ export async function baseApp(options: BaseOptions) {
   }
   // Before the body: nothing more of a stranger's request is read.
   const auth = options.auth && (await import('../auth/verifier.ts')).createAuth(options.auth, tellOfKeys)
-  const limitRate = rate ? (await import('./rate-limit.ts')).limitRate({ rate, proxies }) : undefined
-  if (auth) app.use(authenticate(auth, limitRate))
-  else if (limitRate) app.use(limitRate)
+  const limiter = rate ? limitRate({ rate, proxies }) : undefined
+  if (auth) app.use(authenticate(auth, limiter))
+  else if (limiter) app.use(limiter)
   return app
     .on(['POST', 'PUT', 'PATCH'], '/*', receiveBody(options.MAX_BODY_BYTES))
     .use(limitRequests(options.MAX_REQUESTS, options.deadlineMs))
