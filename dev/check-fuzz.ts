@@ -1,5 +1,6 @@
 // `npm run check:fuzz`: Schemathesis sends the service what its description allows, and what it does not, and checks each
-// answer against it: first without authentication, and then with it, where it also tries to do without its token. Needs python3, 3.11 or newer, and PyPI. What follows `--` goes to `st run`.
+// answer against it: first without authentication, and then with it, where it also tries to do without its token. Needs
+// python3, 3.11 or newer, and PyPI. What follows `--` goes to `st run`.
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type { Context } from 'hono'
 import type { Idempotency } from '../resource.ts'
 import type { Env } from './env.ts'
@@ -7,7 +7,7 @@ import { Problem } from './problem.ts'
 /** Printable ASCII, as the field's draft (draft-ietf-httpapi-idempotency-key-header) allows at most. */
 export const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/
 
-const digest = (value: unknown) => createHash('sha256').update(JSON.stringify(value)).digest('base64url')
+const digest = (value: unknown) => hash('sha256', JSON.stringify(value), 'base64url')
 
 /**
  * The request's Idempotency-Key with the hash of `values`; nulls without it. Where requests have tokens, a key is only its

@@ -29,13 +29,12 @@ type OpenApiOptions = Config & { resources: readonly (() => ResourceOptions)[] }
 
 /** What there is only where tokens are needed. */
 const OF_AUTH = ['401', '403', 'Problem401', 'Problem403', 'WWW-Authenticate', 'security', 'securitySchemes']
+/** What there is only where clients are limited. */
+const OF_LIMITS = ['429', 'Problem429', 'QuotaExceeded', 'RateLimit-Policy', 'RateLimit']
 const ACCESS = 'Calls need a token, which says who calls and what they may do.'
 const NO_ACCESS = 'There is no authentication: whoever can reach the service can use it.'
 
 const capitalized = (word: string) => word.charAt(0).toUpperCase() + word.slice(1)
-
-/** What there is only where clients are limited. */
-const OF_LIMITS = ['429', 'Problem429', 'QuotaExceeded', 'RateLimit-Policy', 'RateLimit']
 
 /**
  * The template with a value for each of these words, and without what does not apply. A longer word is listed first:

@@ -76,13 +76,13 @@ export function limitRate({ rate, proxies = [] }: { rate: string; proxies: reado
   const take = createCounter(quota, windowS)
   const policy = `"default";q=${quota};w=${windowS}`
   return createMiddleware<Env>(async function limitRate(c, next) {
-    const address = clientOf(c.env.incoming.socket.remoteAddress ?? '', c.req.header('x-forwarded-for') ?? '', trusted)
-    const subject = c.get('subject')
-    const { isAllowed, left, seconds } = take(
-      subject === undefined ? address : `subject ${subject} of ${c.get('issuer')}`,
-    )
+    const { incoming, outgoing } = c.env
+    const { issuer, subject } = c.var
+    const address = () => clientOf(incoming.socket.remoteAddress ?? '', c.req.header('x-forwarded-for') ?? '', trusted)
+    const key = subject === undefined ? address() : `subject ${subject} of ${issuer}`
+    const { isAllowed, left, seconds } = take(key)
     // On Node's response, which every answer passes: pages, streams, files and errors.
-    c.env.outgoing.setHeader('RateLimit-Policy', policy).setHeader('RateLimit', `"default";r=${left};t=${seconds}`)
+    outgoing.setHeader('RateLimit-Policy', policy).setHeader('RateLimit', `"default";r=${left};t=${seconds}`)
     if (isAllowed) return next()
     events.emit('refused', 'quota')
     throw quotaExceeded(seconds)

@@ -30,8 +30,8 @@ export function userRoutes(store: UserStore, { MAX_STREAMS, PAGE }: Config) {
   return new Hono<Env>()
     .get('/', valid('query', ListQuery), streamInstead(MAX_STREAMS, store.stream), async (c) => {
       const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
-      const found = await store.list({ limit: limit + 1, after, username, email }, c.get('until'))
-      const { rows: users, next } = pageOf(found, limit)
+      const listed = await store.list({ limit: limit + 1, after, username, email }, c.get('until'))
+      const { rows: users, next } = pageOf(listed, limit)
       if (PAGE === 'on' && wantsHtml(c)) return listPage(c, users, next)
       return json(c, { users, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })
     })
