@@ -2,6 +2,7 @@ import { hash } from 'node:crypto'
 import { errors, type JWTPayload, jwtVerify } from 'jose'
 import type { AuthOptions, TokenRules } from '../config.ts'
 import { TokenRefused } from '../http/auth.ts'
+import type { Identity } from '../http/env.ts'
 import { Problem } from '../http/problem.ts'
 import { ALGORITHMS, createKeys } from './keys.ts'
 
@@ -32,15 +33,17 @@ const isName = (value: unknown): value is string => typeof value === 'string' &&
 const scopesIn = ({ scope, scp }: JWTPayload) =>
   [scope, scp].flat().flatMap((words) => (typeof words === 'string' ? words.split(' ') : []))
 
+/** What a token says, and when it ends, in ms since 1970. */
+export type Verified = Identity & { scopes: readonly string[]; until: number }
+
 /** Verifies tokens of an issuer (RFC 7519, RFC 8725), and remembers them by a hash for as long as they and its keys hold. */
 function createVerifier(rules: TokenRules, known: string[], tell: (failure?: string) => void) {
-  type Verified = Awaited<ReturnType<typeof check>>
   let remembered = new Map<string, Verified>()
   const getKey = createKeys(rules, () => (remembered = new Map()), tell)
   const { issuer, audience, types } = rules
   const claims = { issuer, audience, clockTolerance: CLOCK_SKEW_S, requiredClaims: ['exp', 'sub'] }
 
-  async function check(token: string) {
+  async function check(token: string): Promise<Verified> {
     if (!COMPACT.test(token)) throw new TokenRefused('The token is not a JWT.')
     const { payload, protectedHeader } = await jwtVerify(token, getKey, { algorithms: ALGORITHMS, ...claims })
     const { sub, email, exp = 0 } = payload

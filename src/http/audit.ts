@@ -12,7 +12,7 @@ export function startAudit(options: LogOptions, output: Output) {
     if (output.isFull()) throw refuse('log', 'Changes cannot be logged now, so none are made.')
   })
   events.on('changed', (c, change) => {
-    const { issuer, subject } = c.var
+    const { issuer, subject } = c.get('identity') ?? {}
     log.info({ ...requestFields(c), issuer, subject, ...change }, 'audit')
   })
 }

@@ -1,7 +1,7 @@
 import type { Context, MiddlewareHandler } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import packageJson from '../../package.json' with { type: 'json' }
-import type { createAuth } from '../auth/verifier.ts'
+import type { createAuth, Verified } from '../auth/verifier.ts'
 import type { Env } from './env.ts'
 import { wantsHtml } from './page.ts'
 import { Problem } from './problem.ts'
@@ -14,6 +14,7 @@ export class TokenRefused extends Error {}
 
 /** What strangers may ask for, besides the health paths: it tells nothing of data. */
 const OPEN = /^\/(openapi\.json|docs|assets\/[^/]+\/[^/]+)$/
+const BEARER = /^bearer(?: |$)/i
 const READING = ['GET', 'HEAD', 'OPTIONS']
 
 const NO_TOKEN = 'The request needs an access token: Authorization: Bearer.'
@@ -26,10 +27,10 @@ function challenge(status: 401 | 403, scope: string, detail: string, error?: str
   return new Problem(status, detail, { headers: { 'WWW-Authenticate': `Bearer ${parameters.join(', ')}` } })
 }
 
-/** What verifies the token of a request; undefined where it has none. A token of its own goes before that of a proxy. */
-function tokenOf(c: Context, { tokens, iap }: Auth) {
-  const token = /^bearer(?: |$)(.*)/i.exec(c.req.header('authorization') ?? '')?.[1]?.trim()
-  if (tokens && token !== undefined) return tokens(token)
+/** Whom the token of a request names; undefined where it has none. A token of its own goes before that of a proxy. */
+function identify(c: Context, { tokens, iap }: Auth) {
+  const authorization = c.req.header('authorization') ?? ''
+  if (tokens && BEARER.test(authorization)) return tokens(authorization.slice('bearer'.length).trim())
   const assertion = c.req.header('x-goog-iap-jwt-assertion')
   return iap && assertion !== undefined ? iap(assertion) : undefined
 }
@@ -39,21 +40,19 @@ function tokenOf(c: Context, { tokens, iap }: Auth) {
  * token is good or not.
  */
 export const authenticate = (auth: Auth, limitRate: MiddlewareHandler<Env> = (_, next) => next()) =>
-  createMiddleware<Env>(async function authenticate(c, next) {
+  createMiddleware<Env>(function authenticate(c, next) {
     if (OPEN.test(c.req.path)) return limitRate(c, next)
     const scope = READING.includes(c.req.method) ? auth.readScope : auth.writeScope
-    try {
-      const identity = await tokenOf(c, auth)
-      if (!identity) throw challenge(401, scope, wantsHtml(c) ? NO_LOGIN : NO_TOKEN)
-      c.set('issuer', identity.issuer)
-      c.set('subject', identity.subject)
-      c.set('person', identity.person)
-      if (!identity.scopes.includes(scope)) {
-        throw challenge(403, scope, `This needs the scope ${scope}.`, 'insufficient_scope')
-      }
-    } catch (error) {
-      const denial = error instanceof TokenRefused ? challenge(401, scope, error.message, 'invalid_token') : error
-      return limitRate(c, () => Promise.reject(denial))
+    const deny = (reason: unknown) => limitRate(c, () => Promise.reject(reason))
+    const refused = (error: unknown) =>
+      deny(error instanceof TokenRefused ? challenge(401, scope, error.message, 'invalid_token') : error)
+    function admit(identity?: Verified) {
+      if (!identity) return deny(challenge(401, scope, wantsHtml(c) ? NO_LOGIN : NO_TOKEN))
+      c.set('identity', identity)
+      if (identity.scopes.includes(scope)) return limitRate(c, next)
+      return deny(challenge(403, scope, `This needs the scope ${scope}.`, 'insufficient_scope'))
     }
-    return limitRate(c, next)
+    const identity = identify(c, auth)
+    // One that is remembered is there at once, and the request goes on in the same turn.
+    return identity instanceof Promise ? identity.then(admit, refused) : admit(identity)
   })

@@ -3,6 +3,15 @@ import type { Context } from 'hono'
 import { routePath } from 'hono/route'
 import type { Logger } from 'pino'
 
+/** Whom a token names. */
+export type Identity = {
+  /** Whose token it is. Another issuer may call somebody else the same. */
+  issuer: string
+  subject: string
+  /** The subject as people know it: by the email address, if the token has one. */
+  person: string
+}
+
 /** What every handler finds in its context. */
 export type Env = {
   Bindings: HttpBindings
@@ -10,12 +19,8 @@ export type Env = {
     requestId: string
     /** Not of this request alone: `logLine` adds what names it. */
     log: Logger
-    /** Whom the request's token names; unset where nobody has to log in. Another issuer may call somebody else the same. */
-    subject?: string
-    /** Whose token it is. */
-    issuer?: string
-    /** The same as people know them: by the email address, if the token has one. */
-    person?: string
+    /** Unset where nobody has to log in. */
+    identity?: Identity
     /** Its deadline, a time of performance.now(). */
     until: number
     /** The bytes of the body, where the method has one. */

@@ -20,6 +20,6 @@ export function idempotencyOf(c: Context<Env>, values: readonly unknown[]): Idem
   if (!IDEMPOTENCY_KEY.test(key)) {
     throw new Problem(400, 'Idempotency-Key must be 1 to 255 printable ASCII characters without spaces.')
   }
-  const { issuer, subject } = c.var
-  return { key: subject === undefined ? key : digest([issuer, subject, key]), hash: digest(values) }
+  const identity = c.get('identity')
+  return { key: identity ? digest([identity.issuer, identity.subject, key]) : key, hash: digest(values) }
 }

@@ -35,7 +35,7 @@ export const wantsHtml = (c: Context) =>
 /** Answers with a page: the frame that all share, around `content`, which has the landmark `main`. */
 export async function page(c: Context<Env>, title: string, content: Html, problem?: Problem) {
   const icon = assetPath('icon.svg')
-  const person = c.get('person')
+  const person = c.get('identity')?.person
   const text = await html`<!doctype html>
 <html lang="en">
 <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -333,7 +333,7 @@ test('a client that has a token is whom it names, wherever it comes from', async
     .use(requestLog({ log: createLog({ LOG_LEVEL: 'silent' }), SLOW_REQUEST_MS: 0, LOG_REQUESTS: 0 }))
     .use(async (c, next) => {
       const subject = c.req.header('x-subject')
-      if (subject !== undefined) c.set('subject', subject)
+      if (subject !== undefined) c.set('identity', { issuer: 'https://issuer.example', subject, person: subject })
       await next()
     })
     .use(limitRate({ rate: '2/86400', proxies: ['127.0.0.1/32', '::1/128'] }))

@@ -77,9 +77,9 @@ export function limitRate({ rate, proxies = [] }: { rate: string; proxies: reado
   const policy = `"default";q=${quota};w=${windowS}`
   return createMiddleware<Env>(async function limitRate(c, next) {
     const { incoming, outgoing } = c.env
-    const { issuer, subject } = c.var
+    const identity = c.get('identity')
     const address = () => clientOf(incoming.socket.remoteAddress ?? '', c.req.header('x-forwarded-for') ?? '', trusted)
-    const key = subject === undefined ? address() : `subject ${subject} of ${issuer}`
+    const key = identity ? `subject ${identity.subject} of ${identity.issuer}` : address()
     const { isAllowed, left, seconds } = take(key)
     // On Node's response, which every answer passes: pages, streams, files and errors.
     outgoing.setHeader('RateLimit-Policy', policy).setHeader('RateLimit', `"default";r=${left};t=${seconds}`)

@@ -20,7 +20,7 @@ const FOREIGN = 'The form was sent from another site, so nothing was done. Open 
 
 /** The list for a person. The client never asks for it, so it has no part in its types. */
 export const listPage = async (c: Context<Env>, users: User[], next: string | null) =>
-  typed<never, 200>(await page(c, 'Users', listView(users, next, c.req.query(), !c.get('subject'))))
+  typed<never, 200>(await page(c, 'Users', listView(users, next, c.req.query(), !c.get('identity'))))
 
 /** The page of the list that has this user. */
 const pathTo = (id: number) =>
