@@ -78,5 +78,7 @@ export function createMetrics(pool: Pool) {
     ].join('')
   }
 
-  return new Hono().get('/metrics', (c) => c.text(text(), 200, HEADERS))
+  return new Hono()
+    .get('/metrics', (c) => c.text(text(), 200, HEADERS))
+    .notFound((c) => c.text('Only /metrics is here.\n', 404, HEADERS))
 }
