@@ -25,7 +25,7 @@ test('creates, gets and lists users, and knows the types of its answers', async 
   await users.$post({ json: { username: 'Bob', email: 'bob@example.com' } })
   const listed = await users.$get({ query: { limit: '1' } })
   const page = await listed.json()
-  expectTypeOf(page).toEqualTypeOf<{ users: User[]; next: string | null }>()
+  expectTypeOf(page).toEqualTypeOf<{ users: User[]; next: string | null; missing?: number[] }>()
   expect(page).toEqual({ users: [alice], next: expect.any(String) })
   const rest = await (await users.$get({ query: { cursor: page.next as string } })).json()
   expect(rest).toMatchObject({ users: [{ username: 'Bob' }], next: null })

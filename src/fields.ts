@@ -93,5 +93,13 @@ export const time = z.string().meta({
 export const soughtText = (maximum: number) =>
   bounded(z.string({ error: 'must be given once, as text' }), maximum).meta({ pattern: `^[^${CONTROL}]*$` })
 
+/** The beginning of a text to look up, in a query. White space at its end may be amid the text. */
+export const soughtPrefix = (maximum: number) =>
+  soughtText(maximum)
+    .normalize('NFC')
+    .min(1, 'must have a character')
+    .refine(lengthUpTo(maximum), atMost(maximum))
+    .meta({ minLength: 1, maxLength: maximum, pattern: `^[^${CONTROL}]*$` })
+
 /** An address to look up, in the form in which it is kept. One that no longer passes may be that of an older row. */
 export const soughtEmail = soughtText(EMAIL_MAX_LENGTH).overwrite((address) => mailbox(address) || address)

@@ -154,6 +154,43 @@ export function testResource({ api, path, member, input, change, invalid }: Reso
     ])
   })
 
+  describe('several by their ids', () => {
+    test('they come in the order asked, each once and without its version, and those that are missing are told', async () => {
+      const [a, b, c] = [await create(), await create(), await create()]
+      const ids = [c.id, 999_999, a.id, b.id, a.id, 999_998]
+      const { status, body, headers } = await request('GET', `${path}?${ids.map((id) => `id=${id}`).join('&')}`)
+      expect([status, body]).toEqual([200, { [member]: [c, a, b], next: null, missing: [999_999, 999_998] }])
+      expect(headers.get('link')).toBeNull()
+      expect((await request('GET', `${path}?id=${b.id}`)).body).toEqual({ [member]: [b], next: null, missing: [] })
+    })
+
+    test('up to 100 are asked for with one statement, and more are 400', async () => {
+      const ids = Array.from({ length: 101 }, (_, i) => `id=${i + 1}`)
+      const sizes: number[] = []
+      const listen = (_: string, size: number) => void sizes.push(size)
+      events.on('batch', listen)
+      onTestFinished(() => void events.off('batch', listen))
+      const { status, body } = await request('GET', `${path}?${ids.slice(1).join('&')}`)
+      expect([status, body[member].length + body.missing.length, sizes]).toEqual([200, 100, [100]])
+      const more = await request('GET', `${path}?${ids.join('&')}`)
+      expect([more.status, more.body.detail]).toEqual([400, 'id must be given at most 100 times'])
+    })
+
+    test('what is no id, and another parameter or ndjson beside them, is 400', async () => {
+      for (const id of ['0', '-1', 'x', '1.5', '01', '', '9007199254740992', '99999999999999999999']) {
+        const { status, body } = await request('GET', `${path}?id=1&id=${id}`)
+        expect([status, body.detail], id).toEqual([400, 'id/1 must be a whole number from 1 to 9007199254740991'])
+      }
+      const { next } = (await request('GET', `${path}?limit=1`)).body
+      for (const other of ['limit=1', `cursor=${next}`]) {
+        const { status, body } = await request('GET', `${path}?id=1&${other}`)
+        expect([status, body.detail], other).toEqual([400, 'id goes with no other parameter'])
+      }
+      const lines = await request('GET', `${path}?id=1`, undefined, { accept: 'application/x-ndjson' })
+      expect([lines.status, lines.body.detail]).toEqual([400, expect.stringContaining('id does not go with')])
+    })
+  })
+
   describe('listing', () => {
     beforeAll(async () => {
       await Promise.all(Array.from({ length: 25 }, () => create()))

@@ -1,49 +1,97 @@
 import type { Context } from 'hono'
 import * as z from 'zod'
-import { MAX_ID } from '../db/columns.ts'
+import { MAX_ID, NO_ID } from '../db/columns.ts'
+import { ID } from './path.ts'
+import { Problem } from './problem.ts'
 
 export const LIMIT_MAX = 1000
 export const LIMIT_DEFAULT = 100
+const IDS_MAX = 100
+const CURSOR_RULE = 'is not a cursor of this list: take `next` of the page before'
 
-/** A place in a list: a version and the id of the last row, opaque to clients. */
-export const encodeCursor = (id: number) => Buffer.from(`1:${id}`).toString('base64url')
+/** A place in a list, opaque to clients: what the list goes by, and what the last row has of that, an id or a text. */
+export const encodeCursor = (place: number | string) =>
+  Buffer.from(`${typeof place === 'number' ? 1 : 2}:${place}`).toString('base64url')
 
-/** The id that `encodeCursor` was given; undefined for anything that it did not make. */
-function decodeCursor(cursor: string): number | undefined {
-  const id = Number(/^1:([1-9]\d*)$/.exec(Buffer.from(cursor, 'base64url').toString())?.[1])
-  return id <= MAX_ID && encodeCursor(id) === cursor ? id : undefined
+/** The place that `encodeCursor` was given, if it has this form. */
+function placeOf(cursor: string, form: RegExp): string {
+  const text = Buffer.from(cursor, 'base64url').toString()
+  const place = form.exec(text)?.[1]
+  if (place && Buffer.from(text).toString('base64url') === cursor) return place
+  throw new Problem(400, `cursor ${CURSOR_RULE}`)
 }
+
+/** The id that a page by id starts after. @throws Problem 400 for the cursor of another list, or for none at all */
+export const idAfter = (cursor: string | undefined): number =>
+  cursor === undefined ? NO_ID : Number(placeOf(cursor, /^1:([1-9]\d{0,15})$/))
+
+/** The text that a page by a text starts after. @throws Problem 400 for the cursor of another list, or for none at all */
+export const textAfter = (cursor: string | undefined): string =>
+  cursor === undefined ? '' : placeOf(cursor, /^2:(\P{Cc}+)$/u)
 
 /** A parameter of a query, as text. */
 export const queryText = (what: string) => z.string({ error: `must be given once, as ${what}` })
 
-const LIMIT_RULE = `must be a whole number from 1 to ${LIMIT_MAX}`
+const numberUpTo = (maximum: number) =>
+  queryText('a number')
+    .refine((text) => /^[1-9]\d*$/.test(text) && Number(text) <= maximum, `must be a whole number from 1 to ${maximum}`)
+    .transform(Number)
+
 const LIMIT = { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT, examples: [10] } as const
 
-/** The parameters of every list: `limit`, the rows of a page, and `cursor`, which is read as the id it starts after. */
-export const listParameters = {
-  limit: queryText('a number')
-    .refine((limit) => /^[1-9]\d*$/.test(limit) && Number(limit) <= LIMIT_MAX, LIMIT_RULE)
-    .transform(Number)
+/** The parameters of every list: `limit`, the rows of a page, `cursor`, where it starts, and `id`, which to look up. */
+const listParameters = {
+  limit: numberUpTo(LIMIT_MAX)
     .optional()
     .meta({ description: 'The items of a page.', ...LIMIT }),
   cursor: queryText('a cursor')
-    .transform(decodeCursor)
-    .refine((id) => id !== undefined, 'is not a cursor of this service: take `next` of the page before')
+    // A text of 80 characters has up to 320 bytes.
+    .regex(/^[\w-]{4,430}$/, CURSOR_RULE)
     .optional()
-    .meta({ description: '`next` of the page before.', pattern: '^[\\w-]{4,24}$', examples: [encodeCursor(10)] }),
+    .meta({ description: '`next` of the page before.', examples: [encodeCursor(10)] }),
+  id: z
+    .preprocess(
+      // A parameter that is given once comes as it is.
+      (ids: string | string[]) => [ids].flat(),
+      z.array(numberUpTo(MAX_ID).meta(ID)).max(IDS_MAX, `must be given at most ${IDS_MAX} times`),
+    )
+    .transform((ids) => [...new Set(ids)])
+    .optional()
+    .meta({ description: 'Only those with these ids, in this order, each once.', examples: [[1]] }),
 }
 
-/** A page of at most `limit` rows, out of one row more if there are more. */
-export function pageOf<T extends { id: number }>(rows: T[], limit: number): { rows: T[]; next: string | null } {
+const isAlone = (query: object) => !('id' in query) || Object.keys(query).length === 1
+
+/** The query of a list; `fields` are parameters of its own. `id` goes with none of them. */
+export const listQuery = <T extends z.ZodRawShape>(fields: T) =>
+  z
+    .strictObject({ ...listParameters, ...fields })
+    .refine(isAlone, { path: ['id'], error: 'goes with no other parameter' })
+
+/** Rows of a list, and the cursor of the next page. Where ids were asked for, `missing` are those that no row has. */
+export type Page<T> = { rows: T[]; next: string | null; missing?: number[] }
+
+/** A page of at most `limit` rows, out of one row more if there are more. The list goes by what `placeOf` gives. */
+export function pageOf<T>(rows: T[], limit: number, placeOf: (row: T) => number | string): Page<T> {
   const last = rows[limit - 1]
   if (rows.length <= limit || !last) return { rows, next: null }
-  return { rows: rows.slice(0, limit), next: encodeCursor(last.id) }
+  return { rows: rows.slice(0, limit), next: encodeCursor(placeOf(last)) }
 }
 
-/** The header that leads to the next page (RFC 8288), if there is one. */
-export function nextLink(c: Context, next: string | null): Record<string, string> {
-  if (next === null) return {}
-  const limit = c.req.query('limit')
-  return { Link: `<${c.req.path}?${limit === undefined ? '' : `limit=${limit}&`}cursor=${next}>; rel="next"` }
+/** The rows with these ids, in their order. They are asked for together, so they share a statement. */
+export async function pageOfIds<T extends { version: number }>(
+  ids: number[],
+  get: (id: number) => Promise<T | undefined>,
+): Promise<Page<Omit<T, 'version'>>> {
+  const found = await Promise.all(ids.map(get))
+  const rows = found.flatMap((row) => row ?? []).map(({ version, ...row }) => row)
+  return { rows, next: null, missing: ids.filter((_, i) => !found[i]) }
 }
+
+/** Where the next page is: the query of this one with another cursor. */
+export const nextPath = (c: Context, next: string) =>
+  `${c.req.path}?${new URLSearchParams({ ...c.req.query(), cursor: next })}`
+
+/** The header that leads to the next page (RFC 8288), if there is one. */
+export const nextLink = (c: Context, next: string | null): Record<string, string> =>
+  next === null ? {} : { Link: `<${nextPath(c, next)}>; rel="next"` }

@@ -18,6 +18,7 @@ test('a stream whose source cannot be closed is an entry in the log, and no more
   const users: UserStore = {
     get: fails,
     list: fails,
+    listByName: fails,
     create: fails,
     update: fails,
     remove: fails,

@@ -6,6 +6,7 @@ import { parseAccept } from 'hono/utils/accept'
 import { answer, escapeLineEnds, NO_SNIFF } from './answer.ts'
 import type { Env } from './env.ts'
 import { limit } from './limits.ts'
+import { idAfter } from './list.ts'
 import { Problem, problemFor, problemJson } from './problem.ts'
 
 export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
@@ -49,12 +50,13 @@ async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
  */
 export function streamInstead(max: number, streamAfter: (id: number) => AsyncGenerator<object[]>) {
   const limited = limit(max, 'streams', 'Too many streams are under way.')
-  type Query = { out: { query: { cursor?: number | undefined } } }
+  type Query = { out: { query: { cursor?: string | undefined } } }
   return createMiddleware<Env, string, Query>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
     const unfit = Object.keys(c.req.query()).find((name) => name !== 'cursor')
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
+    const after = idAfter(c.req.valid('query').cursor)
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
-    return limited(() => ndjson(c, streamAfter(c.req.valid('query').cursor ?? 0)))
+    return limited(() => ndjson(c, streamAfter(after)))
   })
 }

@@ -12,6 +12,7 @@ const row = { id: 1, username: 'Alice', email: 'alice@example.com', createdAt: t
 const store: UserStore = {
   get: fails,
   list: fails,
+  listByName: fails,
   create: fails,
   update: fails,
   remove: fails,

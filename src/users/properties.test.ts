@@ -53,6 +53,46 @@ test('any user that is accepted comes back as it was sent but for forms of its t
   )
 })
 
+test('a beginning of a name finds what a plain search of all names does, in the same order, by pages of any size', async () => {
+  const letter = fc.constantFrom(...'aAbsSßẞiIıİσςΣéÉﬁǰ%_\\', 'e\u0301', 'i\u0307', '\u{10ffff}', '\ud7ff', '😀')
+  const text = fc.array(letter, { minLength: 1, maxLength: 4 }).map((letters) => letters.join('').normalize())
+  /** As PostgreSQL folds these letters: the capital of the dotless i is another's. */
+  const fold = (name: string) =>
+    [...name]
+      .map((char) =>
+        char === 'ı' ? char : [...char.toLowerCase().toUpperCase()].map((capital) => capital.toLowerCase()).join(''),
+      )
+      .join('')
+      .normalize()
+  const byCodePoints = (a: string, b: string) => Buffer.compare(Buffer.from(fold(a)), Buffer.from(fold(b)))
+  const own = await startApi()
+  onTestFinished(own.close)
+  const names: string[] = []
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(text, { maxLength: 8 }),
+      text,
+      fc.integer({ min: 1, max: 9 }),
+      async (more, prefix, limit) => {
+        for (const username of more) {
+          const { status } = await own.request('POST', '/users', { username, email: `${Math.random()}@example.com` })
+          expect(status, username).toBe(names.some((name) => fold(name) === fold(username)) ? 409 : 201)
+          if (status === 201) names.push(username)
+        }
+        const found: string[] = []
+        for (let cursor: string | null = ''; cursor !== null; ) {
+          const query = { usernamePrefix: prefix, limit: `${limit}`, ...(cursor && { cursor }) }
+          const { body } = await own.request('GET', `/users?${new URLSearchParams(query)}`)
+          found.push(...body.users.map(({ username }: { username: string }) => username))
+          cursor = body.next
+        }
+        expect(found).toEqual(names.filter((name) => fold(name).startsWith(fold(prefix))).sort(byCodePoints))
+      },
+    ),
+    { numRuns: 60 },
+  )
+})
+
 test('walking the pages while others insert and delete never repeats or loses a user that was there all along', async () => {
   const create = async (username: string) => {
     const { body } = await api.request('POST', '/users', { username, email: `${username}@example.com` })
@@ -111,6 +151,11 @@ test('no value gets into the text of a statement: PostgreSQL sees the same few, 
     }
     const other = await api.request('GET', `/users?${new URLSearchParams({ username: `${run}${sent.username}` })}`)
     expect(other.body.users).toEqual([])
+    const begun = await api.request(
+      'GET',
+      `/users?${new URLSearchParams({ usernamePrefix: user.username.slice(0, 9) })}`,
+    )
+    expect(begun.body.users).toMatchObject([user])
     expect((await api.request('GET', `/users?${new URLSearchParams({ cursor: sent.username })}`)).status).toBe(400)
     const stale = await api.request('PUT', path, user, { ...json, 'if-match': `"${sent.email.replaceAll('"', '')}"` })
     expect(stale.status).toBe(412)

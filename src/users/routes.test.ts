@@ -579,8 +579,122 @@ describe('GET /users', () => {
     'username=%C3%',
     'username=a&%zz=b',
     'page=2',
+    'usernamePrefix=',
+    'usernamePrefix=%00',
+    'usernamePrefix=a%09',
+    'usernamePrefix=a&usernamePrefix=b',
+    `usernamePrefix=${'x'.repeat(81)}`,
+    'usernamePrefix=a&username=a',
+    'usernamePrefix=a&email=',
+    'usernamePrefix=a&id=1',
+    'usernamePrefix=a&cursor=MTox',
+    'cursor=Mjph',
+    'id=1&username=a',
+    'id=1&email=a',
   ])('answers 400 to ?%s', async (query) => {
     expect((await api.request('GET', `/users?${query}`)).status).toBe(400)
+  })
+
+  describe('by the beginning of the username', () => {
+    const named = (names: string[]) =>
+      Promise.all(names.map((username, i) => create({ username, email: `p${i}.${Math.random()}@example.com` })))
+    const search = async (usernamePrefix: string, query = {}, headers = {}) =>
+      api.request('GET', `/users?${new URLSearchParams({ usernamePrefix, ...query })}`, undefined, headers)
+    const namesOf = async (prefix: string) =>
+      (await search(prefix)).body.users.map(({ username }: { username: string }) => username)
+
+    test('finds users whatever the case, by name, and follows next and Link alike', async () => {
+      const users = await named(['Quince', 'quark', 'QUa', 'quiz show', 'Qu'])
+      const all = await search('qU')
+      expect(all.body).toEqual({ users: [4, 2, 1, 0, 3].map((i) => users[i]), next: null })
+      expect(await namesOf('quiz ')).toEqual(['quiz show'])
+      const walked: unknown[] = []
+      for (let path = '/users?usernamePrefix=qU&limit=2'; path; ) {
+        const { body, headers } = await api.request('GET', path)
+        walked.push(...body.users)
+        path = /^<(.*)>; rel="next"$/.exec(headers.get('link') ?? '')?.[1] ?? ''
+        if (path) expect(path).toBe(`/users?usernamePrefix=qU&limit=2&cursor=${body.next}`)
+        else expect(body.next).toBeNull()
+      }
+      expect(walked).toEqual(all.body.users)
+      expect((await search('qU', { limit: '5' })).body.next).toBeNull()
+    })
+
+    test('takes %, _, backslash and what arrays are written with as they are', async () => {
+      const names = ['%wild', '_wild', '\\wild', '"wild', '{wild', ',wild', "'wild", '-- wild']
+      await named([...names, 'wild'])
+      for (const name of names) expect(await namesOf(name.slice(0, 3)), name).toEqual([name])
+      expect(await namesOf('%')).toEqual(['%wild'])
+      expect(await namesOf('wi%')).toEqual([])
+    })
+
+    test('finds names to the last code point, however often it comes', async () => {
+      const last = '\u{10ffff}'
+      const names = ['z', 'z\ud7ff', 'z\ue000', `z${last}`, `z${last.repeat(79)}`, 'z\u{1f600}', last, last.repeat(80)]
+      await named([...names, '{z'])
+      expect(await namesOf('z')).toEqual([names[0], names[1], names[2], names[5], names[3], names[4]])
+      expect(await namesOf('z\ud7ff')).toEqual(['z\ud7ff'])
+      expect(await namesOf(last)).toEqual([last, last.repeat(80)])
+      expect(await namesOf(last.repeat(80))).toEqual([last.repeat(80)])
+    })
+
+    test('finds names that are longest when folded, by a beginning that is', async () => {
+      const names = [`x${'ﬃ'.repeat(79)}`, `x${'ΐ'.repeat(79)}`]
+      await named(names)
+      for (const name of names) expect(await namesOf(name)).toEqual([name])
+      expect(await namesOf('xffiff')).toEqual([names[0]])
+    })
+
+    test('knows ß as ss, one sigma, and the dotless i as a letter of its own; an accent makes another letter', async () => {
+      await named(['Weiß', 'weissmann', 'ΧΑΟΣ', 'χαος 2', 'Iğdır', 'ıssız', 'İzmir', 'Ézra', 'ezra'])
+      expect(await namesOf('WEIS')).toEqual(['Weiß', 'weissmann'])
+      expect(await namesOf('weiß')).toEqual(['Weiß', 'weissmann'])
+      expect(await namesOf('χαοσ')).toEqual(['ΧΑΟΣ', 'χαος 2'])
+      expect(await namesOf('ı')).toEqual(['ıssız'])
+      expect(await namesOf('iğ')).toEqual(['Iğdır'])
+      expect(await namesOf('İ')).toEqual(['İzmir'])
+      expect(await namesOf('e\u0301z')).toEqual(['Ézra'])
+      expect(await namesOf('EZR')).toEqual(['ezra'])
+    })
+
+    test('a user who is deleted or renamed leaves the place of the next page where it was', async () => {
+      const users = await named(['walk a', 'walk b', 'walk c', 'walk d'])
+      const first = await search('walk', { limit: '2' })
+      await api.request('DELETE', `/users/${users[1]?.id}`)
+      await api.request('PATCH', `/users/${users[0]?.id}`, { username: 'walk z' })
+      const { body } = await search('walk', { limit: '2', cursor: first.body.next })
+      expect(body.users.map(({ username }: { username: string }) => username)).toEqual(['walk c', 'walk d'])
+    })
+
+    test('a cursor is a place among all names, so another beginning goes on from there', async () => {
+      await named(['chain a', 'chain ab', 'chain b', 'chain ba'])
+      const { next } = (await search('chain a', { limit: '1' })).body
+      const { users } = (await search('chain', { cursor: next })).body
+      expect(users).toMatchObject([{ username: 'chain ab' }, { username: 'chain b' }, { username: 'chain ba' }])
+      const list = await api.request('GET', `/users?cursor=${next}`)
+      const lines = await api.request('GET', `/users?cursor=${next}`, undefined, { accept: 'application/x-ndjson' })
+      for (const { status, body } of [list, lines]) {
+        expect([status, body.detail]).toEqual([
+          400,
+          'cursor is not a cursor of this list: take `next` of the page before',
+        ])
+      }
+    })
+
+    test('says what it does not go with', async () => {
+      const details = await Promise.all([
+        search('a', { username: 'a' }),
+        search('a', { id: '1' }),
+        search('a', {}, { accept: 'application/x-ndjson' }),
+        search(''),
+      ])
+      expect(details.map(({ status, body }) => [status, body.detail])).toEqual([
+        [400, 'usernamePrefix does not go with username or email'],
+        [400, 'id goes with no other parameter'],
+        [400, 'usernamePrefix does not go with application/x-ndjson, which has every row.'],
+        [400, 'usernamePrefix must have a character'],
+      ])
+    })
   })
 
   test('tells whoever writes + in an email how to', async () => {

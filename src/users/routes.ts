@@ -4,14 +4,14 @@ import { answer, json } from '../http/answer.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
 import { idempotencyOf } from '../http/idempotency.ts'
-import { LIMIT_DEFAULT, nextLink, pageOf } from '../http/list.ts'
+import { idAfter, LIMIT_DEFAULT, nextLink, type Page, pageOf, pageOfIds, textAfter } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
 import { changed, found } from '../http/refusal.ts'
 import { PATCH_MEDIA_TYPES, valid } from '../http/validate.ts'
 import { listPage } from './page.ts'
-import { ListQuery, NewUser, UserPatch } from './schemas.ts'
+import { ListQuery, NewUser, type User, UserPatch } from './schemas.ts'
 import type { UserStore } from './store.ts'
 
 const NOUN = 'user'
@@ -19,6 +19,18 @@ const NOUN = 'user'
 /** The routes under `/users`. */
 export function userRoutes(store: UserStore, { MAX_STREAMS, PAGE }: Config) {
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
+
+  /** The users that a query asks for: those with its ids, those whose names begin so, or all by id. */
+  async function listed(query: ListQuery, until: number): Promise<Page<User>> {
+    const { id: ids, limit = LIMIT_DEFAULT, cursor, usernamePrefix: prefix, ...sought } = query
+    if (ids) return pageOfIds(ids, (id) => store.get(id, until))
+    if (prefix !== undefined) {
+      const users = await store.listByName({ prefix, after: textAfter(cursor), limit: limit + 1 }, until)
+      return pageOf(users, limit, ({ username }) => username)
+    }
+    const users = await store.list({ ...sought, after: idAfter(cursor), limit: limit + 1 }, until)
+    return pageOf(users, limit, ({ id }) => id)
+  }
 
   async function change(c: Context<Env>, id: number, patch: UserPatch) {
     const versions = await startingVersions(c, NOUN, () => present(c, id))
@@ -29,11 +41,9 @@ export function userRoutes(store: UserStore, { MAX_STREAMS, PAGE }: Config) {
 
   return new Hono<Env>()
     .get('/', valid('query', ListQuery), streamInstead(MAX_STREAMS, store.stream), async (c) => {
-      const { limit = LIMIT_DEFAULT, cursor: after = 0, username, email } = c.req.valid('query')
-      const listed = await store.list({ limit: limit + 1, after, username, email }, c.get('until'))
-      const { rows: users, next } = pageOf(listed, limit)
-      if (PAGE === 'on' && wantsHtml(c)) return listPage(c, users, next)
-      return json(c, { users, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })
+      const { rows: users, ...page } = await listed(c.req.valid('query'), c.get('until'))
+      if (PAGE === 'on' && wantsHtml(c)) return listPage(c, users, page.next)
+      return json(c, { users, ...page }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, page.next) })
     })
 
     .post('/', valid('json', NewUser), async (c) => {

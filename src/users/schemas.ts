@@ -1,6 +1,6 @@
 import * as z from 'zod'
-import { emailAddress, plainText, soughtEmail, soughtText, time } from '../fields.ts'
-import { listParameters } from '../http/list.ts'
+import { emailAddress, plainText, soughtEmail, soughtPrefix, soughtText, time } from '../fields.ts'
+import { listQuery } from '../http/list.ts'
 import type { ResourceOptions } from '../http/openapi.ts'
 import { ID } from '../http/path.ts'
 
@@ -33,8 +33,7 @@ export const UserPatch = z
 export const userAnswer = () => z.object({ id: z.int().meta(ID), username, email, createdAt: time, updatedAt: time })
 
 /** The query of `GET /users`. */
-export const ListQuery = z.strictObject({
-  ...listParameters,
+export const ListQuery = listQuery({
   username: soughtText(USERNAME_MAX_LENGTH)
     .optional()
     .meta({ description: 'Only the user with this name, whatever its case.', examples: ['Alice'] }),
@@ -47,6 +46,12 @@ export const ListQuery = z.strictObject({
       pattern: '^[^\\x00-\\x20\\x7f-\\x9f]*$',
       examples: ['alice@example.com'],
     }),
+  usernamePrefix: soughtPrefix(USERNAME_MAX_LENGTH)
+    .optional()
+    .meta({ description: 'Only users whose names begin so, whatever their case, by name.', examples: ['Al'] }),
+}).refine(({ usernamePrefix, username, email }) => usernamePrefix === undefined || (username ?? email) === undefined, {
+  path: ['usernamePrefix'],
+  error: 'does not go with username or email',
 })
 
 /** What the description of the service says of users. */
@@ -60,5 +65,6 @@ export const describeUsers = (): ResourceOptions => ({
 })
 
 export type User = z.output<ReturnType<typeof userAnswer>>
+export type ListQuery = z.output<typeof ListQuery>
 export type NewUser = z.output<typeof NewUser>
 export type UserPatch = z.output<typeof UserPatch>

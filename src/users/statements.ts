@@ -2,7 +2,7 @@ import { and, asc, gt, ne, or, type SQL, type SQLWrapper, sql } from 'drizzle-or
 import { at, joined, joinedOrNull } from '../db/columnar.ts'
 import { isAtVersion } from '../db/columns.ts'
 import { builder, type Placeholders, prepare } from '../db/statement.ts'
-import type { Field, User } from './schemas.ts'
+import { type Field, USERNAME_MAX_LENGTH, type User } from './schemas.ts'
 import { folded, users } from './table.ts'
 
 const { id, username, email, createdAt, updatedAt, version } = users
@@ -39,13 +39,39 @@ const find = (field: Field, other: Field) =>
 export const findByUsername = find('username', 'email')
 export const findByEmail = find('email', 'username')
 
-/** Several pages at once, each one row: the users with ids above `after`, at most `limit` of them, in their order. */
-export const listPages = prepare(($: Placeholders<'after' | 'limit'>) => {
-  const asked = sql`unnest(${$('after')}::bigint[], ${$('limit')}::int[]) with ordinality as asked (after, "limit", n)`
-  const following = builder.select(columns).from(users).where(gt(id, sql`asked.after`)).orderBy(asc(id))
+/** Several pages at once, each one row: at most `limit` of the users that are `wanted`, by what they are ordered by. */
+function pages(asked: SQL, wanted: SQL, order: SQL) {
+  const following = builder.select(columns).from(users).where(wanted).orderBy(order)
   const page = builder.select(joinedColumns).from(sql`(${following} limit asked."limit") as users`).as('page')
   const { ids, usernames, emails, created, updated } = page
   return builder.select({ ids, usernames, emails, created, updated }).from(asked).crossJoinLateral(page).orderBy(sql`n`)
+}
+
+/** Pages of all users by id, after an id. */
+export const listPages = prepare(($: Placeholders<'after' | 'limit'>) => {
+  const asked = sql`unnest(${$('after')}::bigint[], ${$('limit')}::int[]) with ordinality as asked (after, "limit", n)`
+  return pages(asked, gt(id, sql`asked.after`), asc(id))
+})
+
+/** Longer than any folded name: no character folds to more than three (Unicode 16, section 5.18.2). */
+const FOLDED_LENGTH = 3 * USERNAME_MAX_LENGTH + 1
+
+/**
+ * A page of the users whose names begin with `prefix`, after a name, by name: folded, by code points, as the index has
+ * them. The index serves no plan for `like` or `starts_with` that is made before the prefix is known, but it serves bounds.
+ * Arrays keep PostgreSQL from a plan for one prefix: where few names begin with it, that would sort them.
+ */
+export const listPageByName = prepare(($: Placeholders<'prefix' | 'after' | 'limit'>) => {
+  const asked = sql`unnest(${$('prefix')}::text[], ${$('after')}::text[], ${$('limit')}::int[])
+    with ordinality as asked (prefix, after, "limit", n)`
+  const [name, start] = [folded(username), folded(sql`asked.prefix`)]
+  // Filled up with the last of all code points, it comes after whatever begins so.
+  const end = sql`rpad(${start}, ${FOLDED_LENGTH}, U&'\\+10FFFF')`
+  return pages(
+    asked,
+    sql`${name} >= ${start} and ${name} < ${end} and ${name} > ${folded(sql`asked.after`)}`,
+    asc(name),
+  )
 })
 
 /** The users of one row of joined columns. */

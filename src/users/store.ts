@@ -63,6 +63,13 @@ export function createUserStore(db: Pool) {
       return found.filter(({ id }) => id > after)
     },
 
+    /** At most `limit` users whose names begin with `prefix` and come after `after`, by name, whatever their case. */
+    async listByName({ prefix, after, limit }: { prefix: string; after: string; limit: number }, until: number) {
+      const asked = { prefix: arrayText([prefix]), after: arrayText([after]), limit: arrayText([limit]) }
+      const [page] = await statements.listPageByName(runner(db, 'read', until), asked)
+      return page ? statements.usersOf(page) : []
+    },
+
     stream: pages.stream,
 
     /**

@@ -30,6 +30,8 @@ const SEEDS = [
   request('GET /livez'),
   request('GET /users?limit=2&cursor=MToxMA'),
   request('GET /users?username=fuzz&email=fuzz%40example.com'),
+  request('GET /users?id=1&id=20&id=999'),
+  request('GET /users?usernamePrefix=Us%C3%9F&limit=2&cursor=Mjp1c2VyMTA'),
   request('GET /users/20', ['If-None-Match: *', 'Accept: text/html;q=0.9, */*;q=0.1']),
   request('GET /users', ['Accept: application/x-ndjson', 'X-Request-Id: fuzz']),
   request('GET /users/new', ['Accept: text/html']),

@@ -4,7 +4,7 @@ import { answer, json } from '../../../src/http/answer.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../../../src/http/conditional.ts'
 import type { Env } from '../../../src/http/env.ts'
 import { idempotencyOf } from '../../../src/http/idempotency.ts'
-import { LIMIT_DEFAULT, nextLink, pageOf } from '../../../src/http/list.ts'
+import { idAfter, LIMIT_DEFAULT, nextLink, pageOf, pageOfIds } from '../../../src/http/list.ts'
 import { streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
 import { changed, found } from '../../../src/http/refusal.ts'
@@ -27,9 +27,12 @@ export function noteRoutes(store: NoteStore, { MAX_STREAMS }: Config) {
 
   return new Hono<Env>()
     .get('/', valid('query', ListQuery), streamInstead(MAX_STREAMS, store.stream), async (c) => {
-      const { limit = LIMIT_DEFAULT, cursor: after = 0 } = c.req.valid('query')
-      const { rows: notes, next } = pageOf(await store.list({ limit: limit + 1, after }, c.get('until')), limit)
-      return json(c, { notes, next }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, next) })
+      const { id: ids, limit = LIMIT_DEFAULT, cursor } = c.req.valid('query')
+      const until = c.get('until')
+      const { rows: notes, ...page } = ids
+        ? await pageOfIds(ids, (id) => store.get(id, until))
+        : pageOf(await store.list({ limit: limit + 1, after: idAfter(cursor) }, until), limit, ({ id }) => id)
+      return json(c, { notes, ...page }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, page.next) })
     })
     .post('/', valid('json', NoteInput), async (c) => {
       const body = c.req.valid('json')

@@ -1,7 +1,7 @@
 import * as z from 'zod'
 import { MAX_ID } from '../../../src/db/columns.ts'
 import { time } from '../../../src/fields.ts'
-import { listParameters } from '../../../src/http/list.ts'
+import { listQuery } from '../../../src/http/list.ts'
 import type { ResourceOptions } from '../../../src/http/openapi.ts'
 import { ID } from '../../../src/http/path.ts'
 
@@ -18,7 +18,7 @@ const body = { error: 'must be a JSON object' }
 
 export const NoteInput = z.strictObject({ userId, text }, body)
 export const NotePatch = z.strictObject({ userId: userId.optional(), text: text.optional() }, body)
-export const ListQuery = z.strictObject(listParameters)
+export const ListQuery = listQuery({})
 
 export const noteAnswer = () => z.object({ id: z.int().meta(ID), userId, text, createdAt: time, updatedAt: time })
 
