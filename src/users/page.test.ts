@@ -115,6 +115,20 @@ describe('the list', () => {
     expect(await (await open('/users?username=Nobody')).text()).toContain('No user was found.')
   })
 
+  test('searches by the beginning of the name, with a way on and a way back', async () => {
+    for (const username of ['Zebra 2', 'zebra 1', 'ZEBRA 3']) await create({ ...newUser(), username })
+    const first = await (await open('/users?usernamePrefix=ZEB&limit=2')).text()
+    const names = (html: string) => [...html.matchAll(/<bdi>(zebra \d)<\/bdi>/gi)].map(([, name]) => name)
+    expect(names(first)).toEqual(['zebra 1', 'Zebra 2'])
+    expect(valueIn(first, 'usernamePrefix')).toBe('ZEB')
+    expect(first).toContain('Users, by username')
+    const next = /rel="next" href="([^"]+)"/.exec(first)?.[1]?.replaceAll('&amp;', '&') ?? ''
+    const second = await (await open(next)).text()
+    expect([names(second), valueIn(second, 'usernamePrefix')]).toEqual([['ZEBRA 3'], 'ZEB'])
+    expect(second).toContain('Back to the first page')
+    expect(second).not.toContain('rel="next"')
+  })
+
   test('says what is wrong with a look-up or a cursor', async () => {
     const answers = await Promise.all([open(`/users?username=${'x'.repeat(700)}`), open('/users?cursor=nonsense')])
     expect(answers.map(({ status }) => status)).toEqual([400, 400])

@@ -4,7 +4,7 @@ import { NO_ID } from '../db/columns.ts'
 import { answer, typed } from '../http/answer.ts'
 import { entityTag, ifMatch } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
-import { encodeCursor, LIMIT_DEFAULT } from '../http/list.ts'
+import { encodeCursor, LIMIT_DEFAULT, nextPath } from '../http/list.ts'
 import { page } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
 import { Problem, problemFor } from '../http/problem.ts'
@@ -20,7 +20,9 @@ const FOREIGN = 'The form was sent from another site, so nothing was done. Open 
 
 /** The list for a person. The client never asks for it, so it has no part in its types. */
 export const listPage = async (c: Context<Env>, users: User[], next: string | null) =>
-  typed<never, 200>(await page(c, 'Users', listView(users, next, c.req.query(), !c.get('identity'))))
+  typed<never, 200>(
+    await page(c, 'Users', listView(users, next && nextPath(c, next), c.req.query(), !c.get('identity'))),
+  )
 
 /** The page of the list that has this user. */
 const pathTo = (id: number) =>

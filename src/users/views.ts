@@ -1,9 +1,11 @@
 import { html } from 'hono/html'
 import { type Html, sentencesOf } from '../http/page.ts'
 import type { Problem } from '../http/problem.ts'
-import { FIELDS, type Field, type User } from './schemas.ts'
+import { FIELDS, type User } from './schemas.ts'
 
-const LABELS = { username: 'Username', email: 'Email' }
+const LABELS = { usernamePrefix: 'Username starts with', username: 'Username', email: 'Email' }
+type Name = keyof typeof LABELS
+const LOOK_UPS = ['usernamePrefix', ...FIELDS] as const
 
 /** The forms, by the last part of their path. */
 export const FORMS = {
@@ -14,18 +16,18 @@ export const FORMS = {
 export type FormName = keyof typeof FORMS
 
 /** What the fields of a form hold. `etag` names the version that was shown. */
-export type Values = Partial<Record<Field | 'etag', string>>
+export type Values = Partial<Record<Name | 'etag', string>>
 
 export type Form = {
   values: Values
   /** Why the form comes again. */
   problem?: Problem | undefined
   /** The user as it is by now. */
-  stored?: User
+  stored?: Values
 }
 
 /** A field, and what is wrong with it. It is not of the type email, in which browsers rewrite what is typed. */
-function input(name: Field, { values, problem, stored }: Form, readonly = false): Html {
+function input(name: Name, { values, problem, stored }: Form, attribute = ''): Html {
   const label = LABELS[name]
   const fault =
     stored && stored[name] !== values[name]
@@ -34,7 +36,7 @@ function input(name: Field, { values, problem, stored }: Form, readonly = false)
   return html`<div class="field">
     <label for="${name}">${label}</label>
     <p class="fault" id="${name}-fault">${fault && html`${label} ${fault}`}</p>
-    <input id="${name}" name="${name}" value="${values[name]}" ${readonly && 'readonly'} ${fault && 'autofocus'}
+    <input id="${name}" name="${name}" value="${values[name]}" ${attribute} ${fault && 'autofocus'}
       inputmode="${name === 'email' ? name : 'text'}" dir="auto" autocomplete="off" autocapitalize="none" spellcheck="false"
       aria-invalid="${String(Boolean(fault))}" aria-describedby="${name}-fault">
   </div>`
@@ -49,7 +51,7 @@ export function formView(name: FormName, form: Form): Html {
     <h1>${title}</h1>
     ${name === 'delete' && html`<p>This cannot be undone.</p>`}
     <form method="post" novalidate>
-      ${FIELDS.map((field) => input(field, form, name === 'delete'))}
+      ${FIELDS.map((field) => input(field, form, name === 'delete' ? 'readonly' : ''))}
       <input type="hidden" name="etag" value="${values.etag}">
       <p class="actions"><button class="button primary ${name}">${button}</button>
         <a class="button" href="/users">Cancel</a></p>
@@ -65,28 +67,29 @@ const row = ({ id, username, email, createdAt }: User) => html`<tr id="user-${id
     <a href="/users/${id}/delete" aria-label="Delete ${username}">Delete</a></td>
 </tr>`
 
-const table = (users: User[]) => html`<table>
-  <caption class="unseen">Users, by the time when they were added</caption>
+const table = (users: User[], order: string) => html`<table>
+  <caption class="unseen">Users, by ${order}</caption>
   <thead><tr><th>User</th><th class="day">Added</th><th><span class="unseen">Change</span></th></tr></thead>
   <tbody>${users.map(row)}</tbody>
 </table>`
 
-const lookUp = (field: Field, values: Values) =>
-  html`<form class="look-up" role="search" aria-label="Look up by ${LABELS[field]}">
-  ${input(field, { values })}<button class="button">Look up</button>
+const lookUp = (name: Name, values: Values) =>
+  html`<form class="look-up" role="search" aria-label="Look up: ${LABELS[name]}">
+  ${input(name, { values }, 'required')}<button class="button">Look up</button>
 </form>`
 
-/** A page of the list. `query` is what asked for it, `next` the cursor of the page after it, `open` whether nobody has to log in. */
+/** A page of the list. `query` is what asked for it, `next` the path of the page after it, `open` whether nobody has to log in. */
 export function listView(users: User[], next: string | null, query: Record<string, string>, open: boolean): Html {
   const isPart = Object.keys(query).length > 0
   const none = html`<p class="empty">${isPart ? 'No user was found.' : 'There are no users yet.'}</p>`
+  const order = query.usernamePrefix ? 'username' : 'the time when they were added'
   return html`<main>
     <div class="head"><h1>Users</h1><a class="button primary" href="/users/new">Add a user</a></div>
-    <div class="look-ups">${FIELDS.map((field) => lookUp(field, query))}</div>
-    <div class="card list">${users.length > 0 ? table(users) : none}</div>
+    <div class="look-ups">${LOOK_UPS.map((name) => lookUp(name, query))}</div>
+    <div class="card list">${users.length > 0 ? table(users, order) : none}</div>
     <p class="pages">
       ${isPart && html`<a class="button" href="/users">Back to the first page</a>`}
-      ${next && html`<a class="button next" rel="next" href="/users?${query.limit && `limit=${query.limit}&`}cursor=${next}">Next page</a>`}
+      ${next && html`<a class="button next" rel="next" href="${next}">Next page</a>`}
     </p>
     ${open && html`<p class="hint">Authentication is off: everyone who reaches this page may read and change every user.</p>`}
   </main>`

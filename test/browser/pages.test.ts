@@ -49,12 +49,21 @@ describe.each([true, false])('with JavaScript: %s', (javaScriptEnabled) => {
     expect(await listed(page)).toEqual(['Alice'])
 
     await create('Bob', 'bob@example.com')
-    const lookUp = page.getByRole('search', { name: 'Look up by Email' })
+    const lookUp = page.getByRole('search', { name: 'Look up: Email' })
     await lookUp.getByLabel('Email').fill('BOB@example.com')
     await lookUp.getByRole('button').click()
     expect(await listed(page)).toEqual(['Bob'])
     await page.getByRole('link', { name: 'Back to the first page' }).click()
     expect(await listed(page)).toEqual(['Alice', 'Bob'])
+
+    const search = page.getByRole('search', { name: 'Look up: Username starts with' })
+    await search.getByRole('button').click()
+    expect(await listed(page), 'an empty search is not sent').toEqual(['Alice', 'Bob'])
+    await search.getByLabel('Username starts with').fill('aL')
+    await page.keyboard.press('Enter')
+    await page.waitForURL('**/users?usernamePrefix=aL')
+    expect(await listed(page)).toEqual(['Alice'])
+    await page.getByRole('link', { name: 'Back to the first page' }).click()
 
     await page.getByRole('link', { name: 'Edit Alice' }).click()
     await page.getByLabel('Username').fill('bob')
@@ -137,6 +146,7 @@ describe.each(['light', 'dark'] as const)('on a %s screen', (colorScheme) => {
     for (const path of [
       '/users',
       '/users?username=Nobody',
+      '/users?usernamePrefix=w&limit=1',
       '/users/new',
       `/users/${id}/edit`,
       `/users/${id}/delete`,
