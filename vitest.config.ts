@@ -21,6 +21,7 @@ export const LONG = [
   'src/kubernetes/ensure-secret.test.ts',
   'src/http/rate-limit.test.ts',
   'src/users/properties.test.ts',
+  'src/users/bulk.test.ts',
   'test/service/attacks.test.ts',
   'test/service/hostile.test.ts',
   '.github/scripts/release-version.test.ts',

@@ -2,7 +2,8 @@ import { Ajv2020 } from 'ajv/dist/2020.js'
 import formats from 'ajv-formats'
 import { expect } from 'vitest'
 
-type Response = { content?: Record<string, { schema: object }> }
+type Schema = { contentSchema?: object }
+type Response = { content?: Record<string, { schema: Schema }> }
 type Described = { responses: Record<string, Response | { $ref: string }> }
 type Description = {
   paths: Record<string, Record<string, Described>>
@@ -32,25 +33,35 @@ export function createContract(given: Description) {
   }))
 
   function responseOf({ responses }: Described, status: number): Response | undefined {
-    const response = responses[status]
+    const response = responses[status] ?? responses[`${Math.floor(status / 100)}XX`]
     if (!response || !('$ref' in response)) return response
     return description.components.responses[response.$ref.replace(/^.*\//, '')]
   }
 
+  function checkLines(schema: Schema | undefined, text: string) {
+    if (!schema?.contentSchema) return
+    const validate = compile(schema.contentSchema)
+    for (const line of text.trimEnd().split('\n')) {
+      expect(validate(JSON.parse(line)), `${ajv.errorsText(validate.errors)} in ${line}`).toBe(true)
+    }
+  }
+
+  const compile = (schema: object) => ajv.compile(JSON.parse(JSON.stringify(schema).replaceAll('"#/', '"openapi#/')))
+
   return function check(method: string, target: string, status: number, mediaType: string, text: string) {
     const path = paths.find(({ pattern }) => pattern.test(target.split('?')[0] ?? ''))?.path
     const operation = path && description.paths[path]?.[method === 'HEAD' ? 'get' : method.toLowerCase()]
-    let schema: object = { $ref: 'openapi#/components/schemas/Problem' }
+    let schema: object = { $ref: '#/components/schemas/Problem' }
     if (operation) {
       const response = responseOf(operation, status)
       expect(response, `${method} ${path} does not describe ${status}`).toBeDefined()
       const content = response?.content?.[mediaType]
       if (!response?.content || method === 'HEAD') return expect(text, 'body').toBe('')
       expect(content, `${method} ${path} ${status} does not describe ${mediaType}`).toBeDefined()
-      if (mediaType === 'application/x-ndjson') return
-      schema = JSON.parse(JSON.stringify(content?.schema).replaceAll('"#/', '"openapi#/'))
+      if (mediaType === 'application/x-ndjson') return checkLines(content?.schema, text)
+      schema = content?.schema ?? {}
     } else if (status < 400) return
-    const validate = ajv.compile(schema)
+    const validate = compile(schema)
     expect(validate(JSON.parse(text)), `${ajv.errorsText(validate.errors)} in ${text}`).toBe(true)
   }
 }

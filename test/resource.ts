@@ -90,6 +90,52 @@ export function testResource({ api, path, member, input, change, invalid }: Reso
     })
   })
 
+  describe('lines', () => {
+    const ndjson = { 'content-type': 'application/x-ndjson' }
+    const lines = (text: string) =>
+      text
+        .trimEnd()
+        .split('\n')
+        .map((line) => JSON.parse(line))
+
+    test('are each created, or refused without the others, and what GET gives is a line as well', async () => {
+      const bodies = [input(), invalid.body, input(), { ...input(), more: 1 }, '', { ...input(), id: 1, createdAt: '' }]
+      const file = bodies.map((body) => (body === '' ? '' : JSON.stringify(body))).join('\n')
+      const told: object[] = []
+      const listen = (_: unknown, fields: object) => told.push(fields)
+      events.on('changed', listen)
+      onTestFinished(() => void events.off('changed', listen))
+      const { status, text } = await request('POST', path, file, ndjson)
+      const results = lines(text)
+      expect([status, results.map(({ line, outcome }) => [line, outcome])]).toEqual([
+        200,
+        [
+          [1, 'created'],
+          [2, 'invalid'],
+          [3, 'created'],
+          [4, 'invalid'],
+          [6, 'created'],
+          [undefined, undefined],
+        ],
+      ])
+      expect(results[1].errors[0].pointer).toBe(invalid.pointer)
+      expect(results.at(-1)).toEqual({ lines: 5, created: 3, skipped: 0, conflict: 0, invalid: 2 })
+      const ids = results.flatMap(({ id }) => id ?? [])
+      expect((await request('GET', `${path}/${ids[1]}`)).body).toMatchObject(bodies[2] as object)
+      const row = { operation: 'create', version: 1, outcome: 'done' }
+      expect(told).toEqual(ids.map((id) => ({ ...row, [member.replace(/s$/, '')]: id })))
+    })
+
+    test('have no Idempotency-Key, and no query but onConflict', async () => {
+      expect((await request('POST', path, '', { ...ndjson, 'idempotency-key': 'a' })).status).toBe(400)
+      for (const query of ['onConflict=maybe', 'onConflict=skip&onConflict=skip', 'other=1']) {
+        expect((await request('POST', `${path}?${query}`, '', ndjson)).status, query).toBe(400)
+      }
+      const none = { lines: 0, created: 0, skipped: 0, conflict: 0, invalid: 0 }
+      expect(lines((await request('POST', `${path}?onConflict=skip`, '\n', ndjson)).text)).toEqual([none])
+    })
+  })
+
   describe('changing', () => {
     test('PUT replaces, PATCH changes what it names, and each makes a new version', async () => {
       const { id } = await create()

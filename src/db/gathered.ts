@@ -12,10 +12,18 @@ const STREAM_BATCH = 50
 const STREAM_REST = 9
 /** Short of any time-out of its client. */
 const STREAM_REST_MAX_MS = 1000
+/** Rows that a statement inserts: for requests, and for streams, which have many. */
+const INSERT_BATCH = 200
+const STREAM_INSERT_BATCH = 1000
 /** After a conflict, rows that conflict are skipped for this long: in this time at most one batch fails because of one. */
 const CONFLICTS_EXPECTED_MS = 1000
 /** A page counts for so many rows at least, because each is a scan of its own. */
 const PAGE_WEIGHT_MIN = 100
+
+/** Lets requests go first: waits for a while after a statement of a stream that took `tookMs`, if there are any. */
+const rest = async (db: Pool, tookMs: number) => {
+  if (db.busy()) await sleep(Math.min(STREAM_REST * tookMs, STREAM_REST_MAX_MS))
+}
 
 /**
  * Makes a function that gets one row by its id, with its version; ids that are asked for together share a statement.
@@ -81,7 +89,7 @@ export function gatherPages<Page, Row extends { id: number }>(
         if (!end) return
         last = end.id
         yield rows
-        if (db.busy()) await sleep(Math.min(STREAM_REST * tookMs, STREAM_REST_MAX_MS))
+        await rest(db, tookMs)
       }
     },
   }
@@ -92,7 +100,8 @@ export type InsertRows<Row, Inserted> = (run: Run, rows: Row[]) => Promise<(Inse
 
 /**
  * Makes a function that inserts one row; rows that are asked for together share a statement, and so a commit. It answers
- * after the commit; with undefined if another row has one of its keys. A row that is refused fails alone.
+ * after the commit; with undefined if another row has one of its keys. A row that is refused fails alone. Rows of streams
+ * share statements of their own, and rest while there are requests.
  * @param insertAll inserts all rows, or none where one conflicts (SQLSTATE 23505)
  * @param insertOrSkip leaves out the rows that conflict: their results are undefined
  */
@@ -100,28 +109,41 @@ export function gatherInserts<Row, Inserted>(
   db: Pool,
   insertAll: InsertRows<Row, Inserted>,
   insertOrSkip: InsertRows<Row, Inserted>,
+  use: 'requests' | 'streams' = 'requests',
 ) {
   let conflictsUntil = Number.NEGATIVE_INFINITY
+  let rested: Promise<void> | undefined
+
+  async function insert(run: Run, rows: Row[]): Promise<(Inserted | undefined | Promise<Inserted | undefined>)[]> {
+    // To skip, PostgreSQL looks for each key twice: that is half as much work again.
+    const skip = rows.length === 1 || performance.now() < conflictsUntil
+    try {
+      return await (skip ? insertOrSkip : insertAll)(run, rows)
+    } catch (error) {
+      if (rows.length === 1 || !(isConstraintViolation(error) || isHeldLock(error))) throw error
+      if (!skip && isUniqueViolation(error)) {
+        conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
+        return insert(run, rows)
+      }
+      // Nothing was done because of one row: each goes alone.
+      const alone = rows.map(async (row) => (await insertOrSkip(run, [row]))[0])
+      // A caller whose deadline has passed listens no more.
+      void Promise.allSettled(alone)
+      return alone
+    }
+  }
+
   return gather<Row, Inserted | undefined>({
     // A commit costs more than a row: all that come meanwhile share the next one.
     maxInFlight: 1,
-    maxWeight: 200,
+    maxWeight: use === 'streams' ? STREAM_INSERT_BATCH : INSERT_BATCH,
     async run(rows, until) {
+      await rested
       events.emit('batch', 'inserts', rows.length)
-      const run = runner(db, 'write', until)
-      // To skip, PostgreSQL looks for each key twice: that is half as much work again.
-      const skip = rows.length === 1 || performance.now() < conflictsUntil
-      try {
-        return await (skip ? insertOrSkip : insertAll)(run, rows)
-      } catch (error) {
-        if (rows.length === 1 || !(isConstraintViolation(error) || isHeldLock(error))) throw error
-        if (isUniqueViolation(error)) conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
-        // Nothing was done because of one row: each goes alone.
-        const alone = rows.map(async (row) => (await insertOrSkip(run, [row]))[0])
-        // A caller whose deadline has passed listens no more.
-        void Promise.allSettled(alone)
-        return alone
-      }
+      const start = performance.now()
+      const results = await insert(runner(db, 'write', until), rows)
+      if (use === 'streams') rested = rest(db, performance.now() - start)
+      return results
     },
   })
 }

@@ -267,15 +267,16 @@ export function createPool(options: PoolOptions) {
   }
 
   /**
-   * Runs a statement until `until`, a time of performance.now(). A read is sent again if its connection is lost, up to
+   * Runs a statement until `until`, a time of performance.now(), but for `deadlineMs` at most. A read is sent again if its connection is lost, up to
    * `READ_ATTEMPTS` in all, and while others hold a lock. Any statement is sent again if a migration made it stale, for it was
    * not carried out.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
    * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
    */
-  async function query(use: Use, text: string, parameters: readonly unknown[], until: number): Promise<Row[]> {
+  async function query(use: Use, text: string, parameters: readonly unknown[], latest: number): Promise<Row[]> {
     checkParameters(parameters)
     const start = performance.now()
+    const until = Math.min(latest, start + deadlineMs)
     for (let attempt = 1; ; attempt++) {
       try {
         const rows = await submit(use, text, parameters, until)

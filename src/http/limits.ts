@@ -3,6 +3,7 @@ import { createMiddleware } from 'hono/factory'
 import { events, type Limited } from '../events.ts'
 import type { Env } from './env.ts'
 import { Problem, refuse } from './problem.ts'
+import { postsLines } from './validate.ts'
 
 /** Bodies up to the limit of headers are not counted: every connection may hold one. */
 const SMALL_BODY_BYTES = 16 * 1024
@@ -27,10 +28,21 @@ export function limit(max: number, what: Limited, detail: string) {
   }
 }
 
-const truncated = new Problem(400, 'The body ended before it was complete.')
+export const truncated = new Problem(400, 'The body ended before it was complete.')
 const compressed = new Problem(415, 'The body must not be compressed.', { headers: { 'Accept-Encoding': 'identity' } })
 
 export const bodyTooLarge = (maxBytes: number) => new Problem(413, `The body must have at most ${maxBytes} bytes.`)
+
+/** Tells a client that asked first to send its body. One of HTTP/1.0 knows no 100 Continue (RFC 9110, section 10.1.1). */
+export function tellToSend({ incoming, outgoing }: Env['Bindings']) {
+  if (incoming.headers.expect && incoming.httpVersion !== '1.0') outgoing.writeContinue()
+}
+
+/** @throws Problem 415 for a body that is compressed */
+export function assertPlain({ headers }: IncomingMessage) {
+  const encoding = headers['content-encoding']
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') throw compressed
+}
 
 /** The body, once all of it has come. Rejects with a 413 if it has more than `maxBytes`. */
 const receive = (incoming: IncomingMessage, maxBytes: number) =>
@@ -53,23 +65,20 @@ const receive = (incoming: IncomingMessage, maxBytes: number) =>
 /**
  * Receives the body, for Hono's own ways to read it: 413 if it has more than `maxBytes`, whether it says its length or
  * not, 415 if it is compressed, and 503 with too many large ones on their way. A request whose body dawdles takes no
- * place of those that can be answered.
+ * place of those that can be answered. Lines are left to `createEachLine`.
  */
 export function receiveBody(maxBytes: number) {
   const limited = limit(LARGE_BODIES_MAX, 'bodies', 'Too many large bodies are arriving.')
   return createMiddleware<Env>(async function receiveBody(c, next) {
-    const { incoming, outgoing } = c.env
-    const { headers, httpVersion } = incoming
+    if (postsLines(c)) return next()
+    const { incoming } = c.env
+    const { headers } = incoming
     const bytes = headers['transfer-encoding'] ? maxBytes : Number(headers['content-length'] ?? 0)
-    // An HTTP/1.0 client knows no 100 Continue (RFC 9110, section 10.1.1).
-    if (headers.expect && httpVersion !== '1.0') {
-      if (bytes > maxBytes) throw bodyTooLarge(maxBytes)
-      outgoing.writeContinue()
-    }
+    if (headers.expect && bytes > maxBytes) throw bodyTooLarge(maxBytes)
+    tellToSend(c.env)
     const received = () => receive(incoming, maxBytes)
     const body = await (bytes > SMALL_BODY_BYTES ? limited(received) : received())
-    const encoding = headers['content-encoding']
-    if (encoding !== undefined && encoding.toLowerCase() !== 'identity') throw compressed
+    assertPlain(incoming)
     c.set('body', body)
     // Where node-server looks for a body that has been read already.
     Object.assign(incoming, { rawBody: body })

@@ -77,6 +77,8 @@ async function isNext(socket: Duplex, before: ServerResponse): Promise<boolean> 
 export function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
   const last = lastResponses.get(socket)
   const due = last?.writableFinished ? undefined : last
+  // Lines are answered as they come: each of them has this time for itself.
+  if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && due?.headersSent && !due.req.complete) return
   // Amid an answer, a second one would only garble it.
   if (error.code === 'ECONNRESET' || !socket.writable || due?.headersSent) socket.destroy()
   // Garbage after a whole request: that one is being carried out, so its own answer must come, as the last one.

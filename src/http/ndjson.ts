@@ -8,9 +8,13 @@ import type { Env } from './env.ts'
 import { limit } from './limits.ts'
 import { idAfter } from './list.ts'
 import { Problem, problemFor, problemJson } from './problem.ts'
+import { NDJSON_MEDIA_TYPE } from './validate.ts'
 
-export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
 const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept', 'Content-Type': NDJSON_MEDIA_TYPE, ...NO_SNIFF }
+
+/** Runs a stream, of rows that go out or of lines that come in: at most `max` at a time, more get 503. */
+export const limitStreams = (max: number) => limit(max, 'streams', 'Too many streams are under way.')
+export type Streams = ReturnType<typeof limitStreams>
 
 /** Whether `Accept` names ndjson, and nothing that it wants more (RFC 9110, section 12.5.1). */
 export function wantsNdjson(c: Context): boolean {
@@ -26,7 +30,7 @@ const linesOf = (rows: object[]) => escapeLineEnds(rows.map((row) => `${JSON.str
  * a problem object as its last line; one before its first line is thrown. The lines go to Node's response as they are:
  * through the body of a `Response` each would be copied, into memory that is only freed when V8 collects.
  */
-async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
+export async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
   const first = await stream.next()
   async function* body() {
     try {
@@ -45,11 +49,9 @@ async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
 }
 
 /**
- * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler. At most
- * `max` streams run at a time: more get 503.
+ * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler.
  */
-export function streamInstead(max: number, streamAfter: (id: number) => AsyncGenerator<object[]>) {
-  const limited = limit(max, 'streams', 'Too many streams are under way.')
+export function streamInstead(streams: Streams, streamAfter: (id: number) => AsyncGenerator<object[]>) {
   type Query = { out: { query: { cursor?: string | undefined } } }
   return createMiddleware<Env, string, Query>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
@@ -57,6 +59,6 @@ export function streamInstead(max: number, streamAfter: (id: number) => AsyncGen
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
     const after = idAfter(c.req.valid('query').cursor)
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
-    return limited(() => ndjson(c, streamAfter(after)))
+    return streams(() => ndjson(c, streamAfter(after)))
   })
 }

@@ -13,13 +13,12 @@ import { bodyTooLarge } from './limits.ts'
 import { LIMIT_MAX } from './list.ts'
 import { MAX_HEADER_BYTES, PARSER_PROBLEMS } from './listener.ts'
 import { createLog } from './log.ts'
-import { NDJSON_MEDIA_TYPE } from './ndjson.ts'
 import { openApi } from './openapi.ts'
 import { ID } from './path.ts'
 import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, refuse, TITLES } from './problem.ts'
 import { quotaExceeded } from './rate-limit.ts'
 import { problemOf } from './refusal.ts'
-import { JSON_MEDIA_TYPES, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
+import { JSON_MEDIA_TYPES, NDJSON_MEDIA_TYPE, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
 
 // biome-ignore lint/suspicious/noExplicitAny: the description is looked into at every depth.
 let description: any

@@ -14,6 +14,7 @@ const store: UserStore = {
   list: fails,
   listByName: fails,
   create: fails,
+  createAmongMany: fails,
   update: fails,
   remove: fails,
   async *stream() {

@@ -61,7 +61,7 @@ export function refuse(why: Refusal, detail = 'The database cannot take this req
 }
 
 const LOST =
-  'The connection to the database was lost: a change may have been made or not. Repeat it; a POST, with its Idempotency-Key.'
+  'The connection to the database was lost: a change may have been made or not. Repeat it: a POST with its Idempotency-Key, one of lines with onConflict=skip.'
 export const INTERNAL = new Problem(500, "Internal error. The server's log has details under this requestId.")
 
 /** What a client may know of an error; the log has what it may not. */

@@ -33,6 +33,9 @@ function faultsOf(issues: readonly z.core.$ZodIssue[]) {
 }
 
 export const JSON_MEDIA_TYPES = ['application/json']
+export const NDJSON_MEDIA_TYPE = 'application/x-ndjson'
+/** What POST takes where `createEachLine` goes before it. */
+export const POST_MEDIA_TYPES = [...JSON_MEDIA_TYPES, NDJSON_MEDIA_TYPE]
 /** What a JSON merge patch (RFC 7396) may be sent as. */
 export const PATCH_MEDIA_TYPES = ['application/merge-patch+json', ...JSON_MEDIA_TYPES]
 
@@ -43,10 +46,18 @@ export function unsupported(mediaTypes: string[]): Problem {
   return new Problem(415, `The body must be ${Accept} in UTF-8.`, { headers })
 }
 
-function assertJson(c: Context, mediaTypes: string[]) {
+/** Whether the body has one of these media types, in UTF-8. */
+function hasMediaType(c: Context, mediaTypes: string[]): boolean {
   const header = c.req.header('content-type') ?? ''
   const mediaType = header.replace(/;.*/, '').trim().toLowerCase()
-  if (!mediaTypes.includes(mediaType) || /;\s*charset=(?!"?utf-?8\b)/i.test(header)) throw unsupported(mediaTypes)
+  return mediaTypes.includes(mediaType) && !/;\s*charset=(?!"?utf-?8\b)/i.test(header)
+}
+
+/** Whether lines are posted, which are read as they come. */
+export const postsLines = (c: Context) => c.req.method === 'POST' && hasMediaType(c, [NDJSON_MEDIA_TYPE])
+
+function assertJson(c: Context, mediaTypes: string[]) {
+  if (!hasMediaType(c, mediaTypes)) throw unsupported(mediaTypes)
   if (!isUtf8(c.get('body'))) throw new Problem(400, 'The body is not valid UTF-8.')
 }
 

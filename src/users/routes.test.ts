@@ -235,7 +235,7 @@ describe('POST /users', () => {
   ])('answers 415 to Content-Type %s and says what it takes', async (_, headers) => {
     const answer = await api.request('POST', '/users', JSON.stringify(newUser()), headers)
     expect(answer.status).toBe(415)
-    expect(answer.headers.get('accept')).toBe('application/json')
+    expect(answer.headers.get('accept')).toBe('application/json, application/x-ndjson')
   })
 
   test('takes a charset and odd case in Content-Type', async () => {

@@ -1,23 +1,25 @@
 import { type Context, Hono } from 'hono'
 import type { Config } from '../config.ts'
 import { answer, json } from '../http/answer.ts'
+import { createEachLine } from '../http/bulk.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
 import { idempotencyOf } from '../http/idempotency.ts'
 import { idAfter, LIMIT_DEFAULT, nextLink, type Page, pageOf, pageOfIds, textAfter } from '../http/list.ts'
-import { streamInstead } from '../http/ndjson.ts'
+import { limitStreams, streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
 import { changed, found } from '../http/refusal.ts'
-import { PATCH_MEDIA_TYPES, valid } from '../http/validate.ts'
+import { PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid } from '../http/validate.ts'
 import { listPage } from './page.ts'
-import { ListQuery, NewUser, type User, UserPatch } from './schemas.ts'
+import { ListQuery, NewUser, type User, UserLine, UserPatch } from './schemas.ts'
 import type { UserStore } from './store.ts'
 
 const NOUN = 'user'
 
 /** The routes under `/users`. */
-export function userRoutes(store: UserStore, { MAX_STREAMS, PAGE }: Config) {
+export function userRoutes(store: UserStore, config: Config) {
+  const streams = limitStreams(config.MAX_STREAMS)
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   /** The users that a query asks for: those with its ids, those whose names begin so, or all by id. */
@@ -39,14 +41,18 @@ export function userRoutes(store: UserStore, { MAX_STREAMS, PAGE }: Config) {
     return json(c, user, 200, versionHeaders(version))
   }
 
+  const createLines = createEachLine(config, streams, UserLine, (c, { username, email }) =>
+    changed(c, NOUN, 'create', (until) => store.createAmongMany({ username, email, key: null, hash: null }, until)),
+  )
+
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(MAX_STREAMS, store.stream), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(streams, store.stream), async (c) => {
       const { rows: users, ...page } = await listed(c.req.valid('query'), c.get('until'))
-      if (PAGE === 'on' && wantsHtml(c)) return listPage(c, users, page.next)
+      if (config.PAGE === 'on' && wantsHtml(c)) return listPage(c, users, page.next)
       return json(c, { users, ...page }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, page.next) })
     })
 
-    .post('/', valid('json', NewUser), async (c) => {
+    .post('/', createLines, valid('json', NewUser, POST_MEDIA_TYPES), async (c) => {
       const body = c.req.valid('json')
       const row = { ...body, ...idempotencyOf(c, [body.username, body.email]) }
       const { version, ...user } = await changed(c, NOUN, 'create', (until) => store.create(row, until))

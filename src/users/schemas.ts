@@ -1,5 +1,6 @@
 import * as z from 'zod'
 import { emailAddress, plainText, soughtEmail, soughtPrefix, soughtText, time } from '../fields.ts'
+import { MADE_HERE } from '../http/bulk.ts'
 import { listQuery } from '../http/list.ts'
 import type { ResourceOptions } from '../http/openapi.ts'
 import { ID } from '../http/path.ts'
@@ -23,6 +24,9 @@ const body = { error: 'must be a JSON object' }
 
 /** The body of POST and PUT. */
 export const NewUser = z.strictObject({ username, email }, body)
+
+/** A line of a POST. */
+export const UserLine = NewUser.extend(MADE_HERE)
 
 /** The body of PATCH: a JSON merge patch (RFC 7396). Neither member can be removed, so `null` is refused. */
 export const UserPatch = z

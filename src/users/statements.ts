@@ -125,18 +125,24 @@ export const removeUser = prepare(($: Placeholders<'id' | 'versions'>) =>
   builder.delete(users).where(isAtVersion(users, $)).returning({ id, version }),
 )
 
-/** Users other than `id` who stand in the way of this username, email or Idempotency-Key. */
-export const findRivals = prepare(($: Placeholders<'id' | 'key' | Field>) => {
-  const sameKey = sql`${users.idempotencyKey} = ${$('key')}`
+/** Users who stand in the way of others, whose number is `n`, from 1: they have the username, email or Idempotency-Key that those want. */
+export const findRivals = prepare(($: Placeholders<'ids' | 'usernames' | 'emails' | 'keys'>) => {
+  const wanted = sql`unnest(
+    ${$('ids')}::bigint[], ${$('usernames')}::text[], ${$('emails')}::text[], ${$('keys')}::text[]
+  ) with ordinality as wanted (id, username, email, key, n)`
+  const sameName = same('username', sql`wanted.username`)
+  const sameAddress = same('email', sql`wanted.email`)
+  const sameKey = sql`${users.idempotencyKey} = wanted.key`
   return builder
     .select({
-      username: sql<boolean>`coalesce(${same('username', $('username'))}, false)`,
-      email: sql<boolean>`coalesce(${same('email', $('email'))}, false)`,
+      n: sql<number>`n::int`,
+      username: sql<boolean>`coalesce(${sameName}, false)`,
+      email: sql<boolean>`coalesce(${sameAddress}, false)`,
       sameKey: sql<boolean>`coalesce(${sameKey}, false)`,
       hash: users.idempotencyHash,
       id,
       createdAt,
     })
-    .from(users)
-    .where(and(ne(id, $('id')), or(same('username', $('username')), same('email', $('email')), sameKey)))
+    .from(wanted)
+    .innerJoin(users, and(ne(id, sql`wanted.id`), or(sameName, sameAddress, sameKey)))
 })

@@ -1,5 +1,6 @@
 import { createChange } from '../db/change.ts'
 import { NO_ID } from '../db/columns.ts'
+import { gather } from '../db/gather.ts'
 import { gatherGets, gatherInserts, gatherPages } from '../db/gathered.ts'
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
@@ -11,6 +12,9 @@ import * as statements from './statements.ts'
 /** A user and the version that its entity tag names: 1 at first, one more after each change. */
 export type StoredUser = User & { version: number }
 type NewRow = NewUser & Idempotency
+/** What a user with this id is about to have. */
+type Wanted = { id: number; username: string | null; email: string | null; key: string | null }
+type Rival = Awaited<ReturnType<typeof statements.findRivals>>[number]
 /** The user with this username and this email, as far as they are given; all users if neither is. */
 type Sought = { username?: string | undefined; email?: string | undefined }
 
@@ -43,14 +47,47 @@ const inserting = (statement: typeof statements.insertAll) => async (run: Run, r
 export function createUserStore(db: Pool) {
   const get = gatherGets(db, statements.getUsers, statements.usersOf)
   const pages = gatherPages(db, statements.listPages, statements.usersOf)
-  const insert = gatherInserts(db, inserting(statements.insertAll), inserting(statements.insertOrSkip))
+  const inserts = [inserting(statements.insertAll), inserting(statements.insertOrSkip)] as const
   const change = createChange(db, get)
+  const findRivals = gather<Wanted, Rival[]>({
+    maxInFlight: 1,
+    maxWeight: 1000,
+    async run(wanted, until) {
+      const rivals = await statements.findRivals(runner(db, 'read', until), {
+        ids: arrayText(wanted.map(({ id }) => id)),
+        usernames: arrayText(wanted.map(({ username }) => username)),
+        emails: arrayText(wanted.map(({ email }) => email)),
+        keys: arrayText(wanted.map(({ key }) => key)),
+      })
+      const byNumber = Map.groupBy(rivals, ({ n }) => n)
+      return wanted.map((_, i) => byNumber.get(i + 1) ?? [])
+    },
+  })
 
   /** The fields that rivals have; none if they came and went. */
-  const conflict = (rivals: Awaited<ReturnType<typeof statements.findRivals>>): Refusal | undefined => {
+  const conflict = (rivals: Rival[]): Refusal | undefined => {
     const fields = FIELDS.filter((field) => rivals.some((rival) => rival[field]))
     return fields.length > 0 ? { outcome: 'conflict', fields } : undefined
   }
+
+  /**
+   * Makes a function that creates a user. With a key that created one before, from values with the same hash, it answers
+   * as it did then. The key is remembered for as long as the user exists.
+   */
+  const creating = (insert: ReturnType<typeof gatherInserts<NewRow, { id: number; createdAt: string }>>) =>
+    async function create(row: NewRow, until: number): Promise<Result<StoredUser>> {
+      // Again where the rival was gone when we looked; the deadline ends it.
+      for (;;) {
+        const inserted = await insert(row, until)
+        if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
+        const rivals = await findRivals({ ...row, id: NO_ID }, until)
+        const before = rivals.find(({ sameKey }) => sameKey)
+        if (before?.hash === row.hash) return unchanged(asCreated(before.id, row, before.createdAt))
+        if (before) return { outcome: 'key-reused' }
+        const refused = conflict(rivals)
+        if (refused) return refused
+      }
+    }
 
   return {
     get,
@@ -72,23 +109,9 @@ export function createUserStore(db: Pool) {
 
     stream: pages.stream,
 
-    /**
-     * Creates a user. With a key that created one before, from values with the same hash, it answers as it did then.
-     * The key is remembered for as long as the user exists.
-     */
-    async create(row: NewRow, until: number): Promise<Result<StoredUser>> {
-      // Again where the rival was gone when we looked; the deadline ends it.
-      for (;;) {
-        const inserted = await insert(row, until)
-        if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
-        const rivals = await statements.findRivals(runner(db, 'read', until), { ...row, id: NO_ID })
-        const before = rivals.find(({ sameKey }) => sameKey)
-        if (before?.hash === row.hash) return unchanged(asCreated(before.id, row, before.createdAt))
-        if (before) return { outcome: 'key-reused' }
-        const refused = conflict(rivals)
-        if (refused) return refused
-      }
-    },
+    create: creating(gatherInserts(db, ...inserts)),
+    /** The same for one of many, which let others go first. */
+    createAmongMany: creating(gatherInserts(db, ...inserts, 'streams')),
 
     /** Sets what `patch` names, if the user's version is one of `versions`. An empty patch changes nothing. */
     async update(id: number, patch: UserPatch, versions: Versions, until: number): Promise<Result<StoredUser>> {
@@ -100,7 +123,7 @@ export function createUserStore(db: Pool) {
         )
       } catch (error) {
         if (!isUniqueViolation(error)) throw error
-        const rivals = await statements.findRivals(runner(db, 'read', until), { id, username, email, key: null })
+        const rivals = await findRivals({ id, username, email, key: null }, until)
         const refused = conflict(rivals)
         if (refused) return refused
         throw new DatabaseUnavailable('another user came and went', 'refused')

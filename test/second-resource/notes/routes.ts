@@ -1,21 +1,23 @@
 import { type Context, Hono } from 'hono'
 import type { Config } from '../../../src/config.ts'
 import { answer, json } from '../../../src/http/answer.ts'
+import { createEachLine } from '../../../src/http/bulk.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../../../src/http/conditional.ts'
 import type { Env } from '../../../src/http/env.ts'
 import { idempotencyOf } from '../../../src/http/idempotency.ts'
 import { idAfter, LIMIT_DEFAULT, nextLink, pageOf, pageOfIds } from '../../../src/http/list.ts'
-import { streamInstead } from '../../../src/http/ndjson.ts'
+import { limitStreams, streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
 import { changed, found } from '../../../src/http/refusal.ts'
-import { PATCH_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
-import { ListQuery, NoteInput, NotePatch } from './schemas.ts'
+import { PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
+import { ListQuery, NoteInput, NoteLine, NotePatch } from './schemas.ts'
 import type { NoteStore } from './store.ts'
 
 const NOUN = 'note'
 
 /** The routes under `/notes`. */
-export function noteRoutes(store: NoteStore, { MAX_STREAMS }: Config) {
+export function noteRoutes(store: NoteStore, config: Config) {
+  const streams = limitStreams(config.MAX_STREAMS)
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   async function change(c: Context<Env>, id: number, patch: NotePatch) {
@@ -25,8 +27,12 @@ export function noteRoutes(store: NoteStore, { MAX_STREAMS }: Config) {
     return json(c, note, 200, versionHeaders(version))
   }
 
+  const createLines = createEachLine(config, streams, NoteLine, (c, { userId, text }) =>
+    changed(c, NOUN, 'create', (until) => store.createAmongMany({ userId, text, key: null, hash: null }, until)),
+  )
+
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(MAX_STREAMS, store.stream), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(streams, store.stream), async (c) => {
       const { id: ids, limit = LIMIT_DEFAULT, cursor } = c.req.valid('query')
       const until = c.get('until')
       const { rows: notes, ...page } = ids
@@ -34,7 +40,7 @@ export function noteRoutes(store: NoteStore, { MAX_STREAMS }: Config) {
         : pageOf(await store.list({ limit: limit + 1, after: idAfter(cursor) }, until), limit, ({ id }) => id)
       return json(c, { notes, ...page }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, page.next) })
     })
-    .post('/', valid('json', NoteInput), async (c) => {
+    .post('/', createLines, valid('json', NoteInput, POST_MEDIA_TYPES), async (c) => {
       const body = c.req.valid('json')
       const row = { ...body, ...idempotencyOf(c, [body.userId, body.text]) }
       const { version, ...note } = await changed(c, NOUN, 'create', (until) => store.create(row, until))

@@ -1,6 +1,7 @@
 import * as z from 'zod'
 import { MAX_ID } from '../../../src/db/columns.ts'
 import { time } from '../../../src/fields.ts'
+import { MADE_HERE } from '../../../src/http/bulk.ts'
 import { listQuery } from '../../../src/http/list.ts'
 import type { ResourceOptions } from '../../../src/http/openapi.ts'
 import { ID } from '../../../src/http/path.ts'
@@ -17,6 +18,7 @@ const text = z
 const body = { error: 'must be a JSON object' }
 
 export const NoteInput = z.strictObject({ userId, text }, body)
+export const NoteLine = NoteInput.extend(MADE_HERE)
 export const NotePatch = z.strictObject({ userId: userId.optional(), text: text.optional() }, body)
 export const ListQuery = listQuery({})
 

@@ -1,0 +1,100 @@
+import { setImmediate } from 'node:timers/promises'
+import type { Context } from 'hono'
+import { createMiddleware } from 'hono/factory'
+import * as z from 'zod'
+import type { Config } from '../config.ts'
+import type { Env } from './env.ts'
+import { assertPlain, tellToSend } from './limits.ts'
+import { linesOf } from './lines.ts'
+import { ndjson, type Streams } from './ndjson.ts'
+import { Problem } from './problem.ts'
+import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
+
+/** Lines that are checked in one turn of the event loop: in between, others get theirs. */
+const LINES_A_TURN = 100
+
+/** What a conflict is called, by the query. */
+const CONFLICTS = new Map<string, 'conflict' | 'skipped'>([
+  ['', 'conflict'],
+  ['onConflict=fail', 'conflict'],
+  ['onConflict=skip', 'skipped'],
+])
+
+const passedOver = z.unknown().optional()
+/** What a line may have as well, so that an answer can be sent back as it is: rows get these anew. */
+export const MADE_HERE = { id: passedOver, createdAt: passedOver, updatedAt: passedOver }
+
+/** It passes over the mark that some programs begin a file with (U+FEFF). */
+const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+/** What a line holds, or why it holds nothing of use. */
+function parse<T>(line: Buffer, schema: z.ZodType<T>, maxBytes: number): T | Problem {
+  if (line.length > maxBytes) return new Problem(413, `The line must have at most ${maxBytes} bytes.`)
+  let value: unknown
+  try {
+    value = JSON.parse(utf8.decode(line))
+  } catch (error) {
+    return new Problem(400, `The line is not valid ${error instanceof SyntaxError ? 'JSON' : 'UTF-8'}.`)
+  }
+  const { data, error } = schema.safeParse(value)
+  return error ? invalid(error.issues) : data
+}
+
+/**
+ * Answers a POST of lines with what became of each, and at last how often each outcome was; other requests go on to the next
+ * handler. A line that is refused does not hold up the others. A failure ends the answer with its problem.
+ * @param create makes a row of a line. A Problem that it throws refuses the line, unless it is a 5xx
+ */
+export function createEachLine<T>(
+  config: Config,
+  streams: Streams,
+  schema: z.ZodType<T>,
+  create: (c: Context<Env>, value: T) => Promise<{ id: number }>,
+) {
+  async function* results(c: Context<Env>, conflict: 'conflict' | 'skipped'): AsyncGenerator<object[]> {
+    const counts = { created: 0, skipped: 0, conflict: 0, invalid: 0 }
+    let line = 0
+
+    async function resultOf(line: number, value: T | Problem) {
+      try {
+        if (value instanceof Problem) throw value
+        const { id } = await create(c, value)
+        counts.created++
+        return { line, outcome: 'created', id }
+      } catch (error) {
+        if (!(error instanceof Problem) || error.status >= 500) throw error
+        const outcome = error.status === 409 ? conflict : 'invalid'
+        counts[outcome]++
+        return { line, outcome, detail: error.message, errors: error.options.errors }
+      }
+    }
+
+    for await (const lines of linesOf(c.env.incoming, config)) {
+      const given: [line: number, value: T | Problem][] = []
+      for (const bytes of lines) {
+        line++
+        if (line % LINES_A_TURN === 0) await setImmediate()
+        if (String(bytes).trim() !== '') given.push([line, parse(bytes, schema, config.MAX_BODY_BYTES)])
+      }
+      yield await Promise.all(given.map(([line, value]) => resultOf(line, value)))
+    }
+    const { created, skipped, conflict: conflicts, invalid } = counts
+    yield [{ lines: created + skipped + conflicts + invalid, ...counts }]
+  }
+
+  return createMiddleware<Env>(async function createEachLine(c, next) {
+    if (!postsLines(c)) return next()
+    const conflict = CONFLICTS.get(String(new URL(c.req.url).searchParams))
+    if (!conflict) throw new Problem(400, 'The query of lines must be onConflict=fail or onConflict=skip.')
+    if (c.req.header('idempotency-key') !== undefined) {
+      throw new Problem(400, `Idempotency-Key does not go with ${NDJSON_MEDIA_TYPE}: repeat it with onConflict=skip.`)
+    }
+    assertPlain(c.env.incoming)
+    // Each of their statements has a deadline, but all together have none.
+    c.set('until', Number.POSITIVE_INFINITY)
+    return streams(() => {
+      tellToSend(c.env)
+      return ndjson(c, results(c, conflict))
+    })
+  })
+}
