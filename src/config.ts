@@ -71,7 +71,7 @@ const Settings = z.object({
   // balancer waits 600 s.
   KEEP_ALIVE_TIMEOUT_MS: milliseconds(620_000, 'How long an idle connection is kept, in ms'),
   HEADERS_TIMEOUT_MS: milliseconds(15_000, "Longest time for a request's headers to arrive, in ms"),
-  REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request to arrive, in ms'),
+  REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request, or a line of many, to arrive, in ms'),
   IDLE_TIMEOUT_MS: milliseconds(60_000, 'How long a client may be idle in the middle of a request, in ms'),
 
   CORS_ORIGINS: listOf(origin)
@@ -86,10 +86,10 @@ const Settings = z.object({
   METRICS_PORT: integer(0, 65_535).optional().describe('Port of `/metrics`; nothing is measured if unset'),
   STARTUP_WAIT_MS: milliseconds(2000, 'How long it waits for the database before it starts listening anyway, in ms'),
   DEADLINE_MS: integer(500, DAY_MS).default(5000).describe('Longest wait for the database before a 503, in ms'),
-  MAX_BODY_BYTES: integer(1, GIB).default(262_144).describe('Largest request body, in bytes'),
+  MAX_BODY_BYTES: integer(1, GIB).default(262_144).describe('Largest request body, or line of many, in bytes'),
   MAX_CONNECTIONS: integer(1, 1_000_000).default(2000).describe('Open connections; more are closed at once'),
   MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Concurrent requests; more get 503'),
-  MAX_STREAMS: integer(1, 100).default(4).describe('Concurrent streams, on up to 4 more connections; more get 503'),
+  MAX_STREAMS: integer(1, 100).default(4).describe('Concurrent streams, out or in; more get 503'),
   RATE_LIMIT: rate.optional().describe('Requests of a client in so many seconds, such as 100/60; no limit if unset'),
   TRUSTED_PROXIES: listOf(network)
     .optional()
