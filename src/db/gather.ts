@@ -64,7 +64,7 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
     const items = batch.map(({ item }) => item)
     const until = batch.reduce((latest, entry) => Math.max(latest, entry.until), 0)
     try {
-      // A request may have asked for several items.
+      // Many items may be of one request.
       const spans = [...new Set(batch.flatMap((entry) => entry.spans ?? []))]
       const results = await requestSpans.run(spans, run, items, until)
       for (const [i, result] of results.entries()) batch[i]?.resolve(result)

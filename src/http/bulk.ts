@@ -52,7 +52,7 @@ export function createEachLine<T>(
   create: (c: Context<Env>, value: T) => Promise<{ id: number }>,
 ) {
   async function* results(c: Context<Env>, conflict: 'conflict' | 'skipped'): AsyncGenerator<object[]> {
-    const counts = { created: 0, skipped: 0, conflict: 0, invalid: 0 }
+    const counts = { lines: 0, created: 0, skipped: 0, conflict: 0, invalid: 0 }
     let line = 0
 
     async function resultOf(line: number, value: T | Problem) {
@@ -76,10 +76,10 @@ export function createEachLine<T>(
         if (line % LINES_A_TURN === 0) await setImmediate()
         if (String(bytes).trim() !== '') given.push([line, parse(bytes, schema, config.MAX_BODY_BYTES)])
       }
+      counts.lines += given.length
       yield await Promise.all(given.map(([line, value]) => resultOf(line, value)))
     }
-    const { created, skipped, conflict: conflicts, invalid } = counts
-    yield [{ lines: created + skipped + conflicts + invalid, ...counts }]
+    yield [counts]
   }
 
   return createMiddleware<Env>(async function createEachLine(c, next) {

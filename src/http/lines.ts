@@ -4,7 +4,7 @@ import { truncated } from './limits.ts'
 import { Problem } from './problem.ts'
 
 /** Lines that are given at a time, at most. */
-const LINES_MAX = 1000
+const LINES_MAX = 500
 const LINE_END = 0x0a
 
 const LATE = new Problem(408, 'A line did not arrive in time.')
