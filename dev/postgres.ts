@@ -96,7 +96,7 @@ async function ready(server: ChildProcess, say: Say): Promise<() => string> {
   const log = () => text.trim()
   server.stderr?.setEncoding('utf8').on('data', (chunk: string) => {
     text = (text + chunk).slice(-LOG_LENGTH)
-    if (text.includes('database system is ready to accept connections')) resolve()
+    if (/database system is ready to accept (read-only )?connections/.test(text)) resolve()
   })
   server.on('error', reject)
   server.on('close', () => reject(new DevError(`PostgreSQL did not start: ${log()}`)))
