@@ -24,6 +24,7 @@ export const LONG = [
   'src/users/bulk.test.ts',
   'test/service/attacks.test.ts',
   'test/service/hostile.test.ts',
+  'test/service/replica.test.ts',
   '.github/scripts/release-version.test.ts',
   '.github/scripts/set-image.test.ts',
 ]

@@ -65,6 +65,25 @@ describe('the database', () => {
   })
 })
 
+test('replicas are named by their host, with the other parts of the primary, or by a URL; without either there are none', () => {
+  const DATABASE_URL = 'postgres://u:p@users-db-rw:6432/users?sslmode=verify-full'
+  const address = parseConfig({ DATABASE_URL }).address
+  const read = (env: Record<string, string>) => parseConfig({ DATABASE_URL, ...env }).readAddress
+  expect(read({})).toBeUndefined()
+  expect(read({ DB_READ_HOST: 'users-db-ro' })).toEqual({ ...address, host: 'users-db-ro' })
+  expect(read({ DB_READ_HOST: 'users-db-ro', DB_READ_PORT: '5433' })).toEqual({
+    ...address,
+    host: 'users-db-ro',
+    port: 5433,
+  })
+  const DATABASE_READ_URL = 'postgres://v:q@users-db-ro/users?sslmode=require'
+  expect(read({ DATABASE_READ_URL, DB_READ_HOST: 'other' })).toMatchObject({
+    host: 'users-db-ro',
+    user: 'v',
+    ssl: 'require',
+  })
+})
+
 test('a variable that is empty counts as left out', () => {
   expect(parseConfig({ PORT: '', DATABASE_URL: '' })).toEqual(parseConfig({}))
 })
@@ -96,6 +115,10 @@ test.each([
   ['DEADLINE_MS', '1.5'],
   ['DEADLINE_MS', '60001'],
   ['DB_WRITE_CONNECTIONS', '4'],
+  ['DATABASE_READ_URL', 'nonsense'],
+  ['DB_READ_HOST', 'host1,host2'],
+  ['DB_READ_PORT', '5433'],
+  ['DB_READ_MAX_LAG_MS', '499'],
   ['MAX_BODY_BYTES', '0'],
   ['RATE_LIMIT', '100'],
   ['RATE_LIMIT', '0/60'],
@@ -241,8 +264,8 @@ describe('authentication', () => {
 
 test('every setting is in .env.example and in a table of the documents, with its default', () => {
   const example = file('../.env.example')
-  const pages = ['README.md', 'docs/observability.md', 'docs/limits.md', 'docs/authentication.md', 'docs/failures.md']
-  const tables = pages.map((page) => file(`../${page}`)).join('')
+  const pages = ['observability', 'limits', 'authentication', 'failures', 'databases'].map((page) => `docs/${page}.md`)
+  const tables = ['README.md', ...pages].map((page) => file(`../${page}`)).join('')
   for (const { name, meaning, fallback } of settings) {
     expect(example).toContain(`# ${meaning}\n# ${name}=${fallback}`)
     expect(tables).toContain(`| \`${name}\` | ${fallback && `\`${fallback}\``} | ${meaning} |`)

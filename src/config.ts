@@ -106,6 +106,12 @@ const Settings = z.object({
   DB_PASSWORD_FILE: passwordFile.optional().describe('File that holds the password, such as a mounted Secret'),
   DB_SSLMODE: oneOf(SSL_MODES).default('disable').describe('disable, prefer, require, verify-ca or verify-full'),
   DB_SSLROOTCERT: readBy(readRootCert).optional().describe("File of the certificates that may vouch for the server's"),
+  DATABASE_READ_URL: readBy(parseAddress)
+    .optional()
+    .describe('Replicas that answer pages, in the form of DATABASE_URL; or the parts that differ:'),
+  DB_READ_HOST: readBy(parseHost).optional().describe('Host of the replicas; none are asked if unset'),
+  DB_READ_PORT: integer(1, 65_535).optional().describe("Their port; the primary's if unset"),
+  DB_READ_MAX_LAG_MS: integer(500, 3_600_000).default(2000).describe('How old a page from a replica may be, in ms'),
   DB_CONNECTIONS: integer(MIN_CONNECTIONS, 100)
     .default(9)
     .describe('Connections; two of them are never given to writes'),
@@ -215,10 +221,15 @@ export function parseConfig(env: Record<string, string | undefined>) {
   const tls = { ssl: s.DB_SSLMODE, rootCert: s.DB_SSLROOTCERT }
   const parts = { host: s.DB_HOST, port: s.DB_PORT, database: s.DB_NAME, user: s.DB_USER, password, ...tls }
   const address: Address = s.DATABASE_URL ?? parts
+  if (s.DB_READ_PORT && !s.DB_READ_HOST && !s.DATABASE_READ_URL) {
+    throw new ConfigError('DB_READ_PORT needs DB_READ_HOST.')
+  }
+  const readParts = s.DB_READ_HOST && { ...address, host: s.DB_READ_HOST, port: s.DB_READ_PORT ?? address.port }
+  const readAddress = s.DATABASE_READ_URL ?? (readParts || undefined)
   const apiPassword = s.DB_API_PASSWORD ?? s.DB_API_PASSWORD_FILE ?? ''
   if (s.DB_API_USER && !apiPassword) throw new ConfigError('DB_API_USER needs DB_API_PASSWORD or DB_API_PASSWORD_FILE.')
   /** What each request has for all that it needs of the database, in ms. */
   const deadlineMs = s.DEADLINE_MS - ANSWER_MARGIN_MS
   const api = s.DB_API_USER ? { user: s.DB_API_USER, password: apiPassword, deadlineMs } : undefined
-  return { ...s, address, deadlineMs, api, tracing: tracingOf(s), auth: authOf(s, given) }
+  return { ...s, address, readAddress, deadlineMs, api, tracing: tracingOf(s), auth: authOf(s, given) }
 }

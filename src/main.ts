@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { createApp } from './app.ts'
 import { ConfigError, parseConfig, settings } from './config.ts'
-import { createPool } from './db/pool.ts'
 import { createReadiness } from './db/readiness.ts'
+import { createDatabase } from './db/replica.ts'
 import { startAudit } from './http/audit.ts'
 import { createLog, describeError, openOutput } from './http/log.ts'
 import { startServer } from './server.ts'
@@ -38,10 +38,11 @@ async function serve() {
   const stopAsked = once(stopping, 'abort')
   const output = openOutput()
   const log = createLog(config, output)
-  const database = createPool({
+  const database = createDatabase({
     ...config,
     applicationName: 'users-api',
     connections: config.DB_CONNECTIONS,
+    maxLagMs: config.DB_READ_MAX_LAG_MS,
     onChange(of, failure) {
       if (failure) log.warn(describeError(failure), `${of} unavailable`)
       else log.info(`${of} available`)

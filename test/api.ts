@@ -3,8 +3,9 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'vitest'
 import { type AppOptions, createApp } from '../src/app.ts'
 import { parseConfig } from '../src/config.ts'
-import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
+import type { Pool, PoolOptions } from '../src/db/pool.ts'
 import { createReadiness } from '../src/db/readiness.ts'
+import { createDatabase } from '../src/db/replica.ts'
 import { createLog } from '../src/http/log.ts'
 import { type ServerOptions, startServer } from '../src/server.ts'
 import { createUserStore } from '../src/users/store.ts'
@@ -22,6 +23,8 @@ export type Api = {
   database: TestDatabase | undefined
   /** What the pool told of the database and of writes. */
   told: [of: string, reason: string | undefined][]
+  /** What the metrics say of the pool. */
+  state: Pool['state']
   /** Sends a request; a body that is an object goes as JSON. The answer is checked against /openapi.json. */
   request(method: string, path: string, body?: unknown, headers?: Record<string, string>): Promise<Answer>
   /** Sends bytes as they are and collects what comes back until the connection closes. */
@@ -50,7 +53,8 @@ export async function startApi(
   const stopping = new AbortController()
   const told: Api['told'] = []
   const onChange: PoolOptions['onChange'] = (of, failure) => told.push([of, failure?.message])
-  const db = createPool({ ...config, connections: config.DB_CONNECTIONS, applicationName: 'test', onChange })
+  const pool = { connections: config.DB_CONNECTIONS, maxLagMs: config.DB_READ_MAX_LAG_MS, applicationName: 'test' }
+  const db = createDatabase({ ...config, ...pool, onChange })
   const app = await make(
     {
       ...config,
@@ -72,6 +76,7 @@ export async function startApi(
     port: server.port,
     database,
     told,
+    state: db.state,
     async request(method, path, body, headers = {}) {
       const json = typeof body === 'object' && body !== null && !(body instanceof Uint8Array)
       const init: RequestInit = { method, headers: { ...(json && { 'content-type': 'application/json' }), ...headers } }

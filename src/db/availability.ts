@@ -1,7 +1,10 @@
 import { type DatabaseUnavailable, isHeldLock } from './unavailable.ts'
 
-/** Called when the database, or writes alone, begin to fail, when the reason changes, and when they succeed again. */
-export type OnChange = (of: 'database' | 'database writes', failure: DatabaseUnavailable | undefined) => void
+/** Called when the database, writes alone or a replica begin to fail, when the reason changes, and when they succeed again. */
+export type OnChange = (
+  of: 'database' | 'database writes' | 'replica',
+  failure: DatabaseUnavailable | undefined,
+) => void
 
 /** What the answers of all connections tell of the database. All times are those of performance.now(). */
 export function createAvailability(onChange: OnChange = () => {}) {

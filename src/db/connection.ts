@@ -19,15 +19,24 @@ export type Parameter = string | number | boolean | null
 /** A row's columns in the order of the statement: text, but for booleans, JSON and numbers of up to 4 bytes. */
 export type Row = unknown[]
 
+/** What a connection is asked before it may carry statements, and again when its answer has grown old. */
+export type Check = {
+  text: string
+  /** Why this answer, asked for at `askedAt` as a time of performance.now(), lets it carry none; undefined if it does. */
+  fault(answer: Row, askedAt: number): string | undefined
+}
+
 export type ConnectionOptions = {
   address: Address
   applicationName: string
   /** How long an answer is waited for, in ms: PostgreSQL ends a statement before. Without limit if left out. */
   deadlineMs?: number
+  check?: Check
   /** Called once, when an open connection was closed by the server, the network or `destroy`. */
   onClose?: () => void
 }
 
+type Session = { sql: postgres.Sql }
 export type Connection = Awaited<ReturnType<typeof connect>>
 
 /** Longest wait for the first answer. Short, so that a database that was out of reach is found soon after it returns. */
@@ -64,13 +73,19 @@ function tlsOptions({ host, ssl, rootCert }: Address): false | 'prefer' | 'requi
 
 const HUNG_UP = 'it closed the connection'
 
-/** Asks for a first answer. Sets the time-outs, unless a pooler shares the session with others. */
-async function begin(sql: postgres.Sql, deadlineMs: number | undefined) {
+/** Asks for a first answer, and for that of the check. Sets the time-outs, unless a pooler shares the session with others. */
+async function begin(sql: postgres.Sql, deadlineMs: number | undefined, check: Check | undefined) {
   const answer = await sql`select pg_backend_pid() as pid`
   // A pooler names another process. Behind it the defaults of the API's role hold, which `migrate` sets.
-  if (!deadlineMs || answer[0]?.pid !== answer.state.pid) return
-  const settings = serverTimeouts(deadlineMs).map(([name, ms]) => `set ${name} = ${ms}`)
-  await sql.unsafe(settings.join('; '))
+  if (deadlineMs && answer[0]?.pid === answer.state.pid) {
+    const settings = serverTimeouts(deadlineMs).map(([name, ms]) => `set ${name} = ${ms}`)
+    await sql.unsafe(settings.join('; '))
+  }
+  const askedAt = performance.now()
+  const [row = []] = check ? await run({ sql }, check.text, []) : []
+  const fault = check?.fault(row, askedAt)
+  if (fault) throw new DatabaseUnavailable(fault, 'unsent')
+  return { row, askedAt }
 }
 
 /**
@@ -117,7 +132,11 @@ export async function connect({ address, onClose, ...options }: ConnectionOption
   const late = new DatabaseUnavailable('it does not answer', 'unsent')
   const timer = setTimeout(() => failure.reject(late), CONNECT_TIMEOUT_MS)
   try {
-    await Promise.race([begin(sql, options.deadlineMs), failure.promise])
+    const checked = await Promise.race([begin(sql, options.deadlineMs, options.check), failure.promise])
+    opened = true
+    /** Waits for the running statement for at most `timeoutMs`, then closes. */
+    const close = (timeoutMs: number) => sql.end({ timeout: timeoutMs / 1000 })
+    return { sql, close, destroy, checked }
   } catch (error) {
     destroy()
     const { message } = unavailable(error) ?? (error instanceof Error ? error : new Error(String(error)))
@@ -125,17 +144,13 @@ export async function connect({ address, onClose, ...options }: ConnectionOption
   } finally {
     clearTimeout(timer)
   }
-  opened = true
-  /** Waits for the running statement for at most `timeoutMs`, then closes. */
-  const close = (timeoutMs: number) => sql.end({ timeout: timeoutMs / 1000 })
-  return { sql, close, destroy }
 }
 
 /**
  * Runs a statement, prepared by name on its first use on this connection. Only one may run on it at a time.
  * @throws postgres.PostgresError when the database refuses it; an error of the driver when the connection is lost
  */
-export async function run({ sql }: Connection, text: string, parameters: readonly Parameter[]): Promise<Row[]> {
+export async function run({ sql }: Session, text: string, parameters: readonly Parameter[]): Promise<Row[]> {
   const rows: postgres.ValuesRowList<Row[]> = await sql.unsafe<Row[]>(text, [...parameters], { prepare: true }).values()
   // postgres.js counts rows anew only after a statement that succeeded.
   if (rows.length !== rows.count) throw new Error(`PostgreSQL sent ${rows.count} rows, and ${rows.length} were read.`)

@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { events } from '../events.ts'
 import { at, type Joined } from './columnar.ts'
 import { gather } from './gather.ts'
-import { type Pool, runner } from './pool.ts'
+import { type Pool, runner, type Source } from './pool.ts'
 import { arrayText, type Run } from './statement.ts'
 import { isConstraintViolation, isHeldLock, isUniqueViolation } from './unavailable.ts'
 
@@ -39,13 +39,19 @@ export const gatherGets = <Columns extends { versions: Joined<number> | null }, 
     maxWeight: 100,
     async run(ids, until) {
       events.emit('batch', 'gets', ids.length)
-      const [columns] = await getRows(runner(db, 'read', until), { ids: arrayText(ids) })
+      const [columns] = await getRows(runner(db, 'read', until, 'primary-first'), { ids: arrayText(ids) })
       const rows = columns ? rowsOf(columns) : []
       const versions = columns?.versions?.() ?? []
       const found = new Map(rows.map((row, i) => [row.id, { ...row, version: at(versions, i) }]))
       return ids.map((id) => found.get(id))
     },
   })
+
+/** Where a page begins and how long it is. A fresh one is the primary's; others may come from a replica, and be late. */
+export type Place<After = number> = { after: After; limit: number; fresh?: boolean }
+
+/** Which server a page may come from. */
+export const pageSource = (fresh = false): Source => (fresh ? 'primary-first' : 'replica-first')
 
 /** Reads several pages by id at once, each of at most `limit` rows after an id; what it is given are arrays as text. */
 export type ListPages<Page> = (run: Run, asked: { after: string; limit: string }) => Promise<Page[]>
@@ -59,30 +65,32 @@ export function gatherPages<Page, Row extends { id: number }>(
   list: ListPages<Page>,
   rowsOf: (page: Page) => Row[],
 ) {
-  const getPage = gather<{ after: number; limit: number }, Page>({
-    maxInFlight: 2,
-    maxWeight: 4000,
-    weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
-    run(pages, until) {
-      events.emit('batch', 'pages', pages.length)
-      const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
-      return list(runner(db, 'read', until), { after: arrayText(after), limit: arrayText(limit) })
-    },
-  })
+  const gatherFrom = (source: Source) =>
+    gather<Place, Page>({
+      maxInFlight: 2,
+      maxWeight: 4000,
+      weigh: ({ limit }) => Math.max(limit, PAGE_WEIGHT_MIN),
+      run(pages, until) {
+        events.emit('batch', 'pages', pages.length)
+        const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
+        return list(runner(db, 'read', until, source), { after: arrayText(after), limit: arrayText(limit) })
+      },
+    })
+  const [getPage, getFreshPage] = [gatherFrom('replica-first'), gatherFrom('primary-first')]
 
   return {
     /** At most `limit` rows with ids above `after`; pages that are asked for together share a statement. */
-    page: async (place: { after: number; limit: number }, until: number) => rowsOf(await getPage(place, until)),
+    page: async (place: Place, until: number) => rowsOf(await (place.fresh ? getFreshPage : getPage)(place, until)),
 
     /**
      * All rows with ids above `after`, by id, some at a time. Each time is a statement of its own: no transaction stays
      * open however long the caller takes. While there are other requests, it rests most of the time.
      */
-    async *stream(after: number): AsyncGenerator<Row[]> {
+    async *stream(after: number, fresh = false): AsyncGenerator<Row[]> {
       for (let last = after; ; ) {
         const start = performance.now()
         const asked = { after: arrayText([last]), limit: arrayText([STREAM_BATCH]) }
-        const [page] = await list(runner(db, 'stream', start + db.deadlineMs), asked)
+        const [page] = await list(runner(db, 'stream', start + db.deadlineMs, pageSource(fresh)), asked)
         const tookMs = performance.now() - start
         const rows: Row[] = page ? rowsOf(page) : []
         const end = rows.at(-1)

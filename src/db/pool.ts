@@ -4,7 +4,7 @@ import postgres from 'postgres'
 import { events, requestSpans } from '../events.ts'
 import type { Address } from './address.ts'
 import { createAvailability, type OnChange } from './availability.ts'
-import { type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
+import { type Check, type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
 import type { Run } from './statement.ts'
 import {
   DatabaseUnavailable,
@@ -19,6 +19,12 @@ import {
 /** What a statement is for. It decides which connections it may take. */
 export type Use = 'read' | 'write' | 'stream'
 
+/**
+ * Which server may answer a read: the primary alone, a replica as well while the primary does not answer, or rather a
+ * replica, which may be late.
+ */
+export type Source = 'primary' | 'primary-first' | 'replica-first'
+
 export type PoolOptions = {
   address: Address
   applicationName: string
@@ -26,16 +32,25 @@ export type PoolOptions = {
   connections: number
   /** The deadline of a statement, in ms. PostgreSQL's own time-outs are shares of it. */
   deadlineMs: number
+  /** The silence, in ms, after which reads that a replica may answer are given up. They never are if it is left out. */
+  silenceMs?: number
+  /** What a server must answer now and then to be asked at all. */
+  check?: Check
   onChange?: OnChange
 }
 
 export type Pool = ReturnType<typeof createPool>
 
+/** Whether a database answers, its connections by what they do, and the statements that wait for one. */
+export type PoolState = Record<'used' | 'idle' | 'max' | 'waiting', number> & { up: boolean; replica?: Replicas }
+/** The same of its replicas; undefined while there are none. */
+type Replicas = PoolState | undefined
+
 /** Runs a statement that `prepare` made, in a pool. */
 export const runner =
-  (db: Pool, use: Use, until: number): Run =>
+  (db: Pool, use: Use, until: number, source: Source = 'primary'): Run =>
   (text, parameters) =>
-    db.query(use, text, parameters, until)
+    db.query(use, text, parameters, until, source)
 
 /** Of the connections for reads and writes, as many as writes never get: locked rows must not stop reads. */
 const RESERVED_FOR_READS = 2
@@ -47,6 +62,8 @@ const USES = ['read', 'write', 'stream'] as const
 const TICK_MS = 100
 const IDLE_TIMEOUT_MS = 10_000
 const RECONNECT_INTERVAL_MS = 250
+/** The same for a server that has to pass a check: one that is behind needs its time to catch up. */
+const RECHECK_INTERVAL_MS = 1000
 const RENEW_INTERVAL_MS = 1000
 /** A read is sent so often if its connection is lost each time: when all are cut, the next may be about to end as well. */
 const READ_ATTEMPTS = 3
@@ -60,6 +77,9 @@ type Work = {
   text: string
   parameters: readonly Parameter[]
   until: number
+  source: Source
+  /** When it was asked for. */
+  since: number
   spans: readonly Span[]
   resolve(rows: Row[]): void
   reject(error: unknown): void
@@ -71,6 +91,8 @@ type Link = {
   work: Work | undefined
   /** When its statement was sent, or when it became idle. */
   since: number
+  /** Its last answer to the check. */
+  checked: Connection['checked']
 }
 
 /**
@@ -78,7 +100,7 @@ type Link = {
  * they are idle, down to one.
  */
 export function createPool(options: PoolOptions) {
-  const { connections, deadlineMs } = options
+  const { connections, deadlineMs, silenceMs = Number.POSITIVE_INFINITY, check } = options
   const database = createAvailability(options.onChange)
   const maxWrites = connections - RESERVED_FOR_READS
   const suspicionMs = deadlineMs * SUSPICION_SHARE
@@ -87,6 +109,7 @@ export function createPool(options: PoolOptions) {
   const opened = Promise.withResolvers<void>()
   let opening = 0
   let renewedAt = Number.NEGATIVE_INFINITY
+  let silentAt = Number.NEGATIVE_INFINITY
   let closed = false
 
   // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
@@ -106,14 +129,14 @@ export function createPool(options: PoolOptions) {
         return attempt()
       })
       if (closed) return connection.destroy()
-      link = { connection, work: undefined, since: performance.now() }
+      link = { connection, work: undefined, since: performance.now(), checked: connection.checked }
       links.add(link)
       database.hear()
       opened.resolve()
     } catch (error) {
       if (!closed && nobodyAnswers())
         fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
-      await sleep(RECONNECT_INTERVAL_MS, undefined, { ref: false })
+      await sleep(check ? RECHECK_INTERVAL_MS : RECONNECT_INTERVAL_MS, undefined, { ref: false })
     } finally {
       opening--
       dispatch()
@@ -123,12 +146,17 @@ export function createPool(options: PoolOptions) {
   /** Those that are free; the one that was used last comes last, and is used next. */
   const idle = () => [...links].filter(({ work }) => !work).sort((a, b) => a.since - b.since)
 
+  /** Whether one of these waits for an answer while no connection has had any for so long. */
+  const isSilent = (asked: { since: number }[], ms: number) =>
+    asked.some(({ since }) => Math.max(since, database.heardAt()) < performance.now() - ms)
+  const working = () => [...links].filter(({ work }) => work)
+  const allWaiting = () => USES.flatMap((use) => [...waiting[use]])
+
   /** Whether there is no connection, or one waits for an answer while none has had any for long. */
-  function nobodyAnswers() {
-    const silentSince = performance.now() - suspicionMs
-    const silent = ({ work, since }: Link) => work && Math.max(since, database.heardAt()) < silentSince
-    return links.size === 0 || [...links].some(silent)
-  }
+  const nobodyAnswers = () => links.size === 0 || isSilent(working(), suspicionMs)
+
+  /** Why what a replica may answer is not asked here. Silence ends with the next answer. */
+  const failure = () => database.failure() ?? (database.heardAt() < silentAt ? SILENT : undefined)
 
   /** Drops all of them before any of those who wait could get one. */
   function drop(...gone: Link[]) {
@@ -177,10 +205,25 @@ export function createPool(options: PoolOptions) {
   }
 
   /**
-   * Whether a connection was idle for so long that its other end may be gone, as after a pause of this process. A write
-   * is not sent again, so such a connection has to answer something else first.
+   * Whether a connection has to answer something else first: its answer to the check no longer holds, or it was idle for so
+   * long that its other end may be gone, as after a pause of this process. The latter only before a write, which is not sent
+   * again.
    */
-  const mayBeGone = ({ since }: Link) => performance.now() - since > IDLE_TIMEOUT_MS
+  function mustAnswerFirst({ since, checked }: Link, use: Use) {
+    if (check) return check.fault(checked.row, checked.askedAt) !== undefined
+    return use === 'write' && performance.now() - since > IDLE_TIMEOUT_MS
+  }
+
+  /** Asks it before it gets `next`, and drops it if its answer does not do. */
+  function askFirst(link: Link, next: Work) {
+    const askedAt = performance.now()
+    function resolve([row = []]: Row[]) {
+      link.checked = { row, askedAt }
+      if (check?.fault(row, askedAt)) drop(link)
+    }
+    const text = check?.text ?? 'select 1'
+    void send(link, { ...next, use: 'read', text, parameters: [], resolve, reject() {} })
+  }
 
   /**
    * Gives idle connections to what waits: reads first, then writes, then streams. Opens more where there are too few. If
@@ -196,8 +239,8 @@ export function createPool(options: PoolOptions) {
           wanted += Math.min(waiting[use].size, allowance(use))
           break
         }
-        if (use === 'write' && mayBeGone(link)) {
-          void send(link, { ...work, use: 'read', text: 'select 1', parameters: [], resolve() {}, reject() {} })
+        if (mustAnswerFirst(link, use)) {
+          askFirst(link, work)
           continue
         }
         waiting[use].delete(work)
@@ -239,14 +282,15 @@ export function createPool(options: PoolOptions) {
     dispatch()
   }
 
-  function submit(use: Use, text: string, parameters: readonly Parameter[], until: number): Promise<Row[]> {
+  function submit(use: Use, text: string, parameters: readonly Parameter[], until: number, source: Source = 'primary') {
     if (closed) throw STOPPING
-    const failure = database.failure()
-    if (failure) throw failure
+    const reason = source === 'primary' ? database.failure() : failure()
+    if (reason) throw reason
     if (use === 'write' && stuckWrites() >= maxWrites) throw STUCK
     if (until - performance.now() < SEND_MARGIN_MS) throw TOO_LATE
-    return new Promise((resolve, reject) => {
-      waiting[use].add({ use, text, parameters, until, spans: requestSpans.getStore() ?? [], resolve, reject })
+    return new Promise<Row[]>((resolve, reject) => {
+      const [since, spans] = [performance.now(), requestSpans.getStore() ?? []]
+      waiting[use].add({ use, text, parameters, until, source, since, spans, resolve, reject })
       dispatch()
     })
   }
@@ -260,6 +304,11 @@ export function createPool(options: PoolOptions) {
       if (isRetired(link) || (link.work?.use !== 'write' && now - link.since > deadlineMs)) drop(link)
     }
     if (stuckWrites() >= maxWrites) rejectWaiting(STUCK, ({ use }) => use === 'write')
+    if (isSilent([...allWaiting(), ...working()], silenceMs)) silentAt = now
+    if (failure() === SILENT) {
+      rejectWaiting(SILENT, ({ source }) => source !== 'primary')
+      for (const { work } of links) if (work && work.source !== 'primary') work.reject(SILENT)
+    }
     // The idle connections may be as silent as those that wait.
     if (nobodyAnswers()) drop(...idle())
     const [oldest] = idle()
@@ -269,17 +318,17 @@ export function createPool(options: PoolOptions) {
   /**
    * Runs a statement until `until`, a time of performance.now(), but for `deadlineMs` at most. A read is sent again if its connection is lost, up to
    * `READ_ATTEMPTS` in all, and while others hold a lock. Any statement is sent again if a migration made it stale, for it was
-   * not carried out.
+   * not carried out. A read with another `source` than the primary alone is given up when this server falls silent.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
    * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
    */
-  async function query(use: Use, text: string, parameters: readonly unknown[], latest: number): Promise<Row[]> {
+  async function query(use: Use, text: string, parameters: readonly unknown[], latest: number, source?: Source) {
     checkParameters(parameters)
     const start = performance.now()
     const until = Math.min(latest, start + deadlineMs)
     for (let attempt = 1; ; attempt++) {
       try {
-        const rows = await submit(use, text, parameters, until)
+        const rows = await submit(use, text, parameters, until, source)
         if (use === 'write') database.noteWrite(start)
         return rows
       } catch (error) {
@@ -303,14 +352,12 @@ export function createPool(options: PoolOptions) {
     deadlineMs,
     /** Whether reads or writes are under way now. */
     busy: () => running('read') + running('write') > 0,
-    /** Whether the database answers, its connections by what they do, and the statements that wait for one. */
-    state() {
-      const [free, waits] = [idle().length, USES.flatMap((use) => [...waiting[use]])]
-      const up = links.size > 0 && !database.failure()
-      return { up, used: links.size - free, idle: free, max: connections, waiting: waits.length }
+    state(): PoolState {
+      const [free, up] = [idle().length, links.size > 0 && !database.failure()]
+      return { up, used: links.size - free, idle: free, max: connections, waiting: allWaiting().length }
     },
-    /** Why nothing can be asked now. */
-    failure: database.failure,
+    /** Why it cannot be asked now for what a replica may answer. */
+    failure,
     /** Resolves when the database has answered for the first time, however long that takes. */
     opened: opened.promise,
     /** Waits for running statements for at most `timeoutMs`, then closes every connection. */
@@ -327,4 +374,5 @@ export function createPool(options: PoolOptions) {
 
 const STOPPING = new DatabaseUnavailable('this process is stopping', 'unsent')
 const CLOSED = new DatabaseUnavailable('it closed the connection', 'lost')
+const SILENT = new DatabaseUnavailable('it has not answered for a while', 'lost')
 const STUCK = new DatabaseUnavailable('earlier writes have no answer yet', 'unsent')

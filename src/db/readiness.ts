@@ -7,7 +7,7 @@ import { DatabaseUnavailable } from './unavailable.ts'
 const ANSWER_TIMEOUT_MS = 500
 
 /**
- * Makes a check that rejects with DatabaseUnavailable while requests cannot be served: nothing answers, or `tables` are
+ * Makes a check that rejects with DatabaseUnavailable while requests cannot be served: neither the primary nor a replica answers, or `tables` are
  * not there with every column that this release needs. It does not fail because there are many requests.
  * @param onWrong is called with PostgreSQL's reason when the tables are found wrong
  */
@@ -18,7 +18,7 @@ export function createReadiness(db: Pool, tables: readonly PgTable[], onWrong: (
   return async function ready(): Promise<void> {
     try {
       // On the connections of streams: a queue of requests does not hold it up.
-      const run = runner(db, 'stream', performance.now() + ANSWER_TIMEOUT_MS)
+      const run = runner(db, 'stream', performance.now() + ANSWER_TIMEOUT_MS, 'primary-first')
       await Promise.all(questions.map((ask) => ask(run, {})))
       right = true
     } catch (error) {

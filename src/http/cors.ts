@@ -3,7 +3,7 @@ import { cors } from 'hono/cors'
 import type { Env } from './env.ts'
 
 const REQUEST_HEADERS =
-  'Authorization Content-Type Idempotency-Key If-Match If-None-Match X-Request-Id traceparent tracestate'
+  'Authorization Cache-Control Content-Type Idempotency-Key If-Match If-None-Match X-Request-Id traceparent tracestate'
 const ANSWER_HEADERS = 'ETag Link Location Retry-After X-Request-Id RateLimit RateLimit-Policy WWW-Authenticate'
 
 /** Lets pages of these origins use the API, without cookies (Fetch standard, section 3.3). */

@@ -60,6 +60,9 @@ const listParameters = {
     .meta({ description: 'Only those with these ids, in this order, each once.', examples: [[1]] }),
 }
 
+/** Whether the client asks for what is there now, and not for a page that may be late (RFC 9111, section 5.2.1.4). */
+export const wantsFresh = (c: Context) => /(^|[\s,])no-cache([\s,]|$)/i.test(c.req.header('cache-control') ?? '')
+
 const isAlone = (query: object) => !('id' in query) || Object.keys(query).length === 1
 
 /** The query of a list; `fields` are parameters of its own. `id` goes with none of them. */

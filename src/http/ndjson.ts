@@ -6,7 +6,7 @@ import { parseAccept } from 'hono/utils/accept'
 import { answer, escapeLineEnds, NO_SNIFF } from './answer.ts'
 import type { Env } from './env.ts'
 import { limit } from './limits.ts'
-import { idAfter } from './list.ts'
+import { idAfter, wantsFresh } from './list.ts'
 import { Problem, problemFor, problemJson } from './problem.ts'
 import { NDJSON_MEDIA_TYPE } from './validate.ts'
 
@@ -51,7 +51,7 @@ export async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) 
 /**
  * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler.
  */
-export function streamInstead(streams: Streams, streamAfter: (id: number) => AsyncGenerator<object[]>) {
+export function streamInstead(streams: Streams, streamAfter: (id: number, fresh: boolean) => AsyncGenerator<object[]>) {
   type Query = { out: { query: { cursor?: string | undefined } } }
   return createMiddleware<Env, string, Query>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
@@ -59,6 +59,6 @@ export function streamInstead(streams: Streams, streamAfter: (id: number) => Asy
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
     const after = idAfter(c.req.valid('query').cursor)
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
-    return streams(() => ndjson(c, streamAfter(after)))
+    return streams(() => ndjson(c, streamAfter(after, wantsFresh(c))))
   })
 }

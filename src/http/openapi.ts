@@ -75,7 +75,7 @@ function describeResource({ name, plural, query, input, patch, item }: ResourceO
   const Name = capitalized(name)
   const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
   const { collectionPath, itemPath, page } = filled(resource, words, config)
-  const list = { ...collectionPath.get, parameters: parametersOf(query) }
+  const list = { ...collectionPath.get, parameters: [...parametersOf(query), ...collectionPath.get.parameters] }
   return {
     paths: { [`/${plural}`]: { ...collectionPath, get: list }, [`/${plural}/{id}`]: itemPath },
     schemas: {

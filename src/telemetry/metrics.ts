@@ -52,7 +52,7 @@ export function createMetrics(pool: Pool) {
   }, DELAY_INTERVAL_MS).unref()
 
   function text() {
-    const { up, used, idle, max, waiting } = pool.state()
+    const { up, used, idle, max, waiting, replica } = pool.state()
     const loop = performance.eventLoopUtilization()
     const cpu = process.cpuUsage()
     return [
@@ -66,6 +66,9 @@ export function createMetrics(pool: Pool) {
       metric('db_client_connections', by('state', { used, idle })),
       metric('db_client_connections_max', { '': max }),
       metric('db_client_pending_statements', { '': waiting }),
+      metric('db_replica_up', replica ? { '': Number(replica.up) } : {}),
+      metric('db_replica_connections', replica ? by('state', { used: replica.used, idle: replica.idle }) : {}),
+      metric('db_replica_pending_statements', replica ? { '': replica.waiting } : {}),
       metric('nodejs_eventloop_delay_seconds', delays.samples()),
       metric(
         'nodejs_eventloop_time_seconds_total',

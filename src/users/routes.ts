@@ -5,7 +5,7 @@ import { createEachLine } from '../http/bulk.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
 import { idempotencyOf } from '../http/idempotency.ts'
-import { idAfter, LIMIT_DEFAULT, nextLink, type Page, pageOf, pageOfIds, textAfter } from '../http/list.ts'
+import { idAfter, LIMIT_DEFAULT, nextLink, type Page, pageOf, pageOfIds, textAfter, wantsFresh } from '../http/list.ts'
 import { limitStreams, streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
@@ -23,14 +23,14 @@ export function userRoutes(store: UserStore, config: Config) {
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   /** The users that a query asks for: those with its ids, those whose names begin so, or all by id. */
-  async function listed(query: ListQuery, until: number): Promise<Page<User>> {
+  async function listed(query: ListQuery, fresh: boolean, until: number): Promise<Page<User>> {
     const { id: ids, limit = LIMIT_DEFAULT, cursor, usernamePrefix: prefix, ...sought } = query
     if (ids) return pageOfIds(ids, (id) => store.get(id, until))
     if (prefix !== undefined) {
-      const users = await store.listByName({ prefix, after: textAfter(cursor), limit: limit + 1 }, until)
+      const users = await store.listByName({ prefix, after: textAfter(cursor), limit: limit + 1, fresh }, until)
       return pageOf(users, limit, ({ username }) => username)
     }
-    const users = await store.list({ ...sought, after: idAfter(cursor), limit: limit + 1 }, until)
+    const users = await store.list({ ...sought, after: idAfter(cursor), limit: limit + 1, fresh }, until)
     return pageOf(users, limit, ({ id }) => id)
   }
 
@@ -47,8 +47,10 @@ export function userRoutes(store: UserStore, config: Config) {
 
   return new Hono<Env>()
     .get('/', valid('query', ListQuery), streamInstead(streams, store.stream), async (c) => {
-      const { rows: users, ...page } = await listed(c.req.valid('query'), c.get('until'))
-      if (config.PAGE === 'on' && wantsHtml(c)) return listPage(c, users, page.next)
+      const asPage = config.PAGE === 'on' && wantsHtml(c)
+      // The forms of the page lead back to it: a person looks there for what was just done.
+      const { rows: users, ...page } = await listed(c.req.valid('query'), asPage || wantsFresh(c), c.get('until'))
+      if (asPage) return listPage(c, users, page.next)
       return json(c, { users, ...page }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, page.next) })
     })
 

@@ -1,7 +1,7 @@
 import { createChange } from '../db/change.ts'
 import { NO_ID } from '../db/columns.ts'
 import { gather } from '../db/gather.ts'
-import { gatherGets, gatherInserts, gatherPages } from '../db/gathered.ts'
+import { gatherGets, gatherInserts, gatherPages, type Place, pageSource } from '../db/gathered.ts'
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
@@ -93,17 +93,18 @@ export function createUserStore(db: Pool) {
     get,
 
     /** At most `limit` users with ids above `after`, by id. */
-    async list({ username, email, limit, after }: Sought & { limit: number; after: number }, until: number) {
-      if (username === undefined && email === undefined) return pages.page({ after, limit }, until)
+    async list({ username, email, ...place }: Sought & Place, until: number) {
+      if (username === undefined && email === undefined) return pages.page(place, until)
       const find = username === undefined ? statements.findByEmail : statements.findByUsername
-      const found = await find(runner(db, 'read', until), { username: username ?? null, email: email ?? null })
-      return found.filter(({ id }) => id > after)
+      const run = runner(db, 'read', until, 'primary-first')
+      const found = await find(run, { username: username ?? null, email: email ?? null })
+      return found.filter(({ id }) => id > place.after)
     },
 
     /** At most `limit` users whose names begin with `prefix` and come after `after`, by name, whatever their case. */
-    async listByName({ prefix, after, limit }: { prefix: string; after: string; limit: number }, until: number) {
+    async listByName({ prefix, after, limit, fresh }: Place<string> & { prefix: string }, until: number) {
       const asked = { prefix: arrayText([prefix]), after: arrayText([after]), limit: arrayText([limit]) }
-      const [page] = await statements.listPageByName(runner(db, 'read', until), asked)
+      const [page] = await statements.listPageByName(runner(db, 'read', until, pageSource(fresh)), asked)
       return page ? statements.usersOf(page) : []
     },
 

@@ -5,7 +5,7 @@ import { createEachLine } from '../../../src/http/bulk.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../../../src/http/conditional.ts'
 import type { Env } from '../../../src/http/env.ts'
 import { idempotencyOf } from '../../../src/http/idempotency.ts'
-import { idAfter, LIMIT_DEFAULT, nextLink, pageOf, pageOfIds } from '../../../src/http/list.ts'
+import { idAfter, LIMIT_DEFAULT, nextLink, pageOf, pageOfIds, wantsFresh } from '../../../src/http/list.ts'
 import { limitStreams, streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
 import { changed, found } from '../../../src/http/refusal.ts'
@@ -35,9 +35,10 @@ export function noteRoutes(store: NoteStore, config: Config) {
     .get('/', valid('query', ListQuery), streamInstead(streams, store.stream), async (c) => {
       const { id: ids, limit = LIMIT_DEFAULT, cursor } = c.req.valid('query')
       const until = c.get('until')
+      const place = () => ({ limit: limit + 1, after: idAfter(cursor), fresh: wantsFresh(c) })
       const { rows: notes, ...page } = ids
         ? await pageOfIds(ids, (id) => store.get(id, until))
-        : pageOf(await store.list({ limit: limit + 1, after: idAfter(cursor) }, until), limit, ({ id }) => id)
+        : pageOf(await store.list(place(), until), limit, ({ id }) => id)
       return json(c, { notes, ...page }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, page.next) })
     })
     .post('/', createLines, valid('json', NoteInput, POST_MEDIA_TYPES), async (c) => {

@@ -1,0 +1,205 @@
+import { availableParallelism, loadavg } from 'node:os'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
+import { type Api, startApi } from '../api.ts'
+import { type Server, startReplication } from '../replication.ts'
+import { logLines, sampleOf, serve } from '../service.ts'
+
+const MAX_LAG_MS = 1000
+/** The longest wait of a read while either server answers. Others who use the machine make it longer. */
+const MAX_WAIT_MS = 1000 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
+
+let pair: Awaited<ReturnType<typeof startReplication>>
+let api: Api
+beforeAll(async () => {
+  pair = await startReplication()
+  api = await startApi({
+    DATABASE_URL: pair.primary.url,
+    DATABASE_READ_URL: pair.replica.url,
+    DB_READ_MAX_LAG_MS: String(MAX_LAG_MS),
+  })
+})
+afterAll(async () => {
+  await api?.close()
+  await pair?.stop()
+})
+
+/** The messages that were sent to the replica while this ran: E for each statement. */
+async function askedOfReplica(work: () => Promise<unknown>) {
+  pair.replica.network.sent()
+  await work()
+  return pair.replica.network.sent().replaceAll(/[^E]/g, '').length
+}
+const page = (headers: Record<string, string> = {}) => api.request('GET', '/users?limit=5', undefined, headers)
+/** Waits until pages come from the replica. */
+const used = () =>
+  expect.poll(async () => (await page()).status === 200 && api.state().replica?.up, { timeout: 20_000 }).toBe(true)
+let count = 0
+const create = () => {
+  count++
+  return api.request('POST', '/users', { username: `user${count}`, email: `user${count}@example.com` })
+}
+async function timed<T>(work: Promise<T>) {
+  const start = performance.now()
+  return { answer: await work, ms: performance.now() - start }
+}
+
+beforeEach(async () => {
+  await used()
+  api.told.splice(0)
+})
+
+test('pages and streams go to the replica; gets, look-ups, writes and no-cache to the primary', async () => {
+  const { id } = (await create()).body
+  expect(await askedOfReplica(() => page())).toBeGreaterThan(0)
+  const stream = (headers = {}) =>
+    api.request('GET', '/users', undefined, { accept: 'application/x-ndjson', ...headers })
+  expect(await askedOfReplica(() => stream())).toBeGreaterThan(0)
+  const noCache = { 'cache-control': 'max-age=0, no-cache' }
+  for (const work of [
+    () => api.request('GET', `/users/${id}`),
+    () => api.request('GET', `/users?username=user${count}`),
+    () => api.request('GET', `/users?email=user${count}@example.com`),
+    () => create(),
+    () => page(noCache),
+    () => stream(noCache),
+    () => fetch(`${api.url}/users`, { headers: { accept: 'text/html' } }),
+  ])
+    expect(await askedOfReplica(work)).toBe(0)
+  expect(api.told).toEqual([])
+})
+
+test('by DB_READ_HOST and DB_READ_PORT, as a process: metrics and log tell of the replica', async () => {
+  const { hostname, port } = new URL(pair.replica.url)
+  const env = { DATABASE_URL: pair.primary.url, DB_READ_HOST: hostname, DB_READ_PORT: port, METRICS_PORT: '0' }
+  const service = await serve(env)
+  const isUp = async () => {
+    await (await fetch(`${service.url}/users`)).text()
+    return sampleOf(await service.metrics(), 'db_replica_up')
+  }
+  await expect.poll(isUp).toBe(1)
+  expect(sampleOf(await service.metrics(), 'db_replica_connections')).toBeGreaterThan(0)
+  pair.replica.network.silence(true)
+  await expect.poll(isUp).toBe(0)
+  pair.replica.network.silence(false)
+  await expect.poll(isUp).toBe(1)
+  const lines = logLines(await service.stop()).map(({ msg }) => msg)
+  expect(lines.filter((line) => /replica/.test(line))).toEqual(['replica unavailable', 'replica available'])
+})
+
+test('a replica that is too far behind is not asked: a page misses nothing older than the bound', async () => {
+  await pair.lag(60_000)
+  onTestFinished(() => pair.lag(0))
+  await create()
+  await sleep(MAX_LAG_MS)
+  const { username } = (await create()).body
+  await sleep(MAX_LAG_MS)
+  const { body } = await api.request('GET', '/users?limit=1000')
+  expect(body.users.at(-1).username).toBe(username)
+  await page()
+  expect(api.told).toEqual([['replica', 'it is too far behind']])
+  await pair.lag(0)
+  await used()
+  expect(api.told).toEqual([
+    ['replica', 'it is too far behind'],
+    ['replica', undefined],
+  ])
+})
+
+const outages = {
+  killed: { begin: (server: Server) => server.signal('KILL'), end: (server: Server) => server.start() },
+  stopped: { begin: (server: Server) => server.signal('STOP'), end: (server: Server) => server.signal('CONT') },
+  'out of reach': {
+    begin: ({ network }: Server) => network.silence(true),
+    end: ({ network }: Server) => network.silence(false),
+  },
+}
+
+/** Reads until `ms` have passed. Each read has to be answered with 200, in time. */
+async function readFor(ms: number, paths: string[]) {
+  const until = performance.now() + ms
+  const read = async (path: string) => {
+    while (performance.now() < until) {
+      const { answer, ms } = await timed(fetch(api.url + path))
+      await answer.text()
+      expect([path, answer.status]).toEqual([path, 200])
+      expect(ms, path).toBeLessThan(MAX_WAIT_MS)
+    }
+  }
+  await Promise.all([...paths, ...paths].map(read))
+}
+
+test.each(Object.entries(outages))(
+  'a replica is %s: the primary answers, and one line is told each way',
+  async (_, outage) => {
+    outage.begin(pair.replica)
+    try {
+      await readFor(3000, ['/users', '/users/1', '/readyz'])
+      expect((await create()).status).toBe(201)
+      expect(api.told).toEqual([['replica', expect.any(String)]])
+    } finally {
+      await outage.end(pair.replica)
+    }
+    await used()
+    expect(api.told).toEqual([
+      ['replica', expect.any(String)],
+      ['replica', undefined],
+    ])
+  },
+)
+
+test('a replica that is slow: no page waits for it long, and soon none does', async () => {
+  pair.replica.network.delay(2000)
+  onTestFinished(() => pair.replica.network.delay(0))
+  await readFor(1500, ['/users'])
+  expect((await timed(page())).ms).toBeLessThan(MAX_WAIT_MS / 4)
+  expect(api.told).toEqual([['replica', 'it did not answer in time']])
+})
+
+test.each(Object.entries(outages))(
+  'the primary is %s: reads go on, the pod stays ready, and writes are refused',
+  async (_, outage) => {
+    const { id, username } = (await create()).body
+    await expect.poll(async () => (await pair.replica.admin`select from users where id = ${id}`).length).toBe(1)
+    outage.begin(pair.primary)
+    try {
+      const paths = ['/users', `/users/${id}`, `/users?username=${username}`, '/readyz']
+      const reads = readFor(7000, paths)
+      expect((await create()).status).toBe(503)
+      await reads
+      expect((await create()).status).toBe(503)
+      expect(api.told).not.toContainEqual(['replica', expect.anything()])
+    } finally {
+      await outage.end(pair.primary)
+    }
+    await expect.poll(async () => (await create()).status).toBe(201)
+  },
+)
+
+test('as long as the primary answers, a get waits for it, however slow it is', async () => {
+  const { id } = (await create()).body
+  await pair.primary.admin.begin(async (transaction) => {
+    await transaction`lock table users in access exclusive mode`
+    const get = timed(api.request('GET', `/users/${id}`))
+    expect(await askedOfReplica(() => get)).toBe(0)
+    expect((await get).answer.status).toBe(503)
+  })
+})
+
+test('both away: 503, and not ready; then all is right again by itself', async () => {
+  pair.primary.network.silence(true)
+  pair.replica.network.silence(true)
+  await expect.poll(async () => (await api.request('GET', '/readyz')).status).toBe(503)
+  for (const path of ['/users', '/users/1']) expect((await api.request('GET', path)).status).toBe(503)
+  pair.primary.network.silence(false)
+  pair.replica.network.silence(false)
+  await expect.poll(async () => (await api.request('GET', '/readyz')).status).toBe(200)
+})
+
+test('a replica that is promoted carries no more pages', async () => {
+  await pair.replica.admin`select pg_promote()`
+  await sleep(MAX_LAG_MS)
+  await readFor(1000, ['/users', '/users/1'])
+  expect(api.state().replica?.up).toBe(false)
+  expect(api.told).toEqual([['replica', 'it is not a replica']])
+})
