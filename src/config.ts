@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import * as z from 'zod'
-import { type Address, parseAddress, parseHost, readRootCert, SSL_MODES } from './db/address.ts'
+import { type Address, checkRootCert, parseAddress, parseHost, SSL_MODES } from './db/address.ts'
 import { MIN_CONNECTIONS } from './db/pool.ts'
 
 const integer = (minimum: number, maximum: number) => {
@@ -105,7 +105,7 @@ const Settings = z.object({
   DB_PASSWORD: z.string().optional().describe('Its password'),
   DB_PASSWORD_FILE: passwordFile.optional().describe('File that holds the password, such as a mounted Secret'),
   DB_SSLMODE: oneOf(SSL_MODES).default('disable').describe('disable, prefer, require, verify-ca or verify-full'),
-  DB_SSLROOTCERT: readBy(readRootCert).optional().describe("File of the certificates that may vouch for the server's"),
+  DB_SSLROOTCERT: readBy(checkRootCert).optional().describe("File of the certificates that may vouch for the server's"),
   DATABASE_READ_URL: readBy(parseAddress)
     .optional()
     .describe('Replicas that answer pages, in the form of DATABASE_URL; or the parts that differ:'),

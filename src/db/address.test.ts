@@ -96,9 +96,8 @@ test('sslrootcert is a file of certificates, and one without any is refused', ()
   const read = () => parseAddress(`postgres://db.example/app?sslmode=require&sslrootcert=${path}`)
   writeFileSync(path, '-----BEGIN PRIVATE KEY-----')
   expect(read).toThrow(`${path} holds no certificate`)
-  const rootCert = '-----BEGIN CERTIFICATE-----'
-  writeFileSync(path, rootCert)
-  expect(read()).toEqual({ ...plain, ssl: 'require', rootCert })
+  writeFileSync(path, '-----BEGIN CERTIFICATE-----')
+  expect(read()).toEqual({ ...plain, ssl: 'require', rootCert: path })
 })
 
 test.each([

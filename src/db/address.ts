@@ -13,7 +13,7 @@ export type Address = {
   user: string
   password: string
   ssl: (typeof SSL_MODES)[number]
-  /** The certificates that may vouch for the server, in PEM; those that Node trusts if left out. */
+  /** The file of the certificates that may vouch for the server, in PEM; those that Node trusts if left out. */
   rootCert?: string | undefined
 }
 
@@ -44,7 +44,7 @@ export function parseAddress(text: string): Address {
   if (!ssl) throw new Error(`sslmode must be one of ${SSL_MODES.join(', ')}`)
   if (channel_binding === 'require') throw new Error('channel_binding=require is not supported: leave it out')
   if (sslrootcert && ssl === 'disable') throw new Error('sslrootcert needs an sslmode such as verify-full')
-  const rootCert = sslrootcert && readRootCert(sslrootcert)
+  const rootCert = sslrootcert && checkRootCert(sslrootcert)
   const login = { user: user || 'postgres', password }
   return { host: parseHost(host), port: Number(port || 5432), database: dbname, ...login, ssl, rootCert }
 }
@@ -60,12 +60,12 @@ export function parseHost(text: string): string {
 }
 
 /**
- * Reads the file of certificates that libpq calls sslrootcert.
+ * Checks the file of certificates that libpq calls sslrootcert.
+ * @returns its path: each connection reads the file, because its authority may be renewed meanwhile
  * @throws when it cannot be read or holds none
  */
-export function readRootCert(path: string): string {
+export function checkRootCert(path: string): string {
   if (path === 'system') throw new Error('leave out system: verify-full trusts the authorities that Node trusts')
-  const pem = readFileSync(path, 'utf8')
-  if (!pem.includes('-----BEGIN CERTIFICATE-----')) throw new Error(`${path} holds no certificate`)
-  return pem
+  if (readFileSync(path, 'utf8').includes('-----BEGIN CERTIFICATE-----')) return path
+  throw new Error(`${path} holds no certificate`)
 }

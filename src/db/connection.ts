@@ -1,4 +1,5 @@
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { type Socket, connect as tcpConnect } from 'node:net'
 import { checkServerIdentity, type ConnectionOptions as TlsOptions } from 'node:tls'
 import postgres from 'postgres'
@@ -64,7 +65,7 @@ function tlsOptions({ host, ssl, rootCert }: Address): false | 'prefer' | 'requi
   if (ssl === 'disable' || host.startsWith('/')) return false
   if (ssl === 'prefer' || (ssl === 'require' && !rootCert)) return ssl
   return {
-    ca: rootCert,
+    ca: rootCert && readFileSync(rootCert),
     // Node would check an IP address as if it were localhost.
     checkServerIdentity: (_, certificate) =>
       ssl === 'verify-full' ? checkServerIdentity(host, certificate) : undefined,

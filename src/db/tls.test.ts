@@ -1,4 +1,4 @@
-import { chownSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { chownSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -94,23 +94,27 @@ test('verify-full checks an IP address as such, and verify-ca no name at all', a
   expect(await connect('verify-ca')).toMatch(/self.signed/i)
 })
 
-test('sslrootcert alone may vouch for the server, by the URL and by its parts; require then checks it as well', async () => {
+test('sslrootcert alone may vouch for the server, by the URL and by its parts; it may be renewed, and require checks it as well', async () => {
   const folder = mkdtempSync(join(tmpdir(), 'ca-'))
   onTestFinished(() => rmSync(folder, { recursive: true }))
-  const [ours, others] = [join(folder, 'ours.pem'), join(folder, 'others.pem')]
-  writeFileSync(others, await certify('localhost'))
-  writeFileSync(ours, await certify('localhost'))
+  const path = join(folder, 'ca.pem')
+  const [others, ours] = [await certify('localhost'), await certify('localhost')]
   for (const ssl of ['require', 'verify-ca', 'verify-full'] as const) {
-    const byUrl = (path: string) => parseAddress(`${pg.url}?sslmode=${ssl}&sslrootcert=${path}`).rootCert
-    const byParts = (path: string) => parseConfig({ DB_SSLMODE: ssl, DB_SSLROOTCERT: path }).address.rootCert
-    for (const read of [byUrl, byParts]) {
+    const byUrl = () => parseAddress(`${pg.url}?sslmode=${ssl}&sslrootcert=${path}`)
+    const byParts = () => parseConfig({ DB_SSLMODE: ssl, DB_SSLROOTCERT: path }).address
+    for (const parse of [byUrl, byParts]) {
+      writeFileSync(path, others)
+      const { rootCert } = parse()
       // What Node trusts besides does not count.
-      expect(await connect(ssl, { rootCert: read(others) })).toMatch(/self.signed/i)
+      expect(await connect(ssl, { rootCert })).toMatch(/self.signed/i)
       setDefaultCACertificates(trusted)
-      expect(await connect(ssl, { rootCert: read(ours) })).toMatchObject({ encrypted: true })
-      setDefaultCACertificates([...trusted, readFileSync(ours, 'utf8')])
+      writeFileSync(path, ours)
+      expect(await connect(ssl, { rootCert })).toMatchObject({ encrypted: true })
+      setDefaultCACertificates([...trusted, ours])
     }
   }
+  rmSync(path)
+  expect(await connect('verify-full', { rootCert: path })).toMatch(/ENOENT/)
 })
 
 test('NODE_EXTRA_CA_CERTS is trusted besides', async () => {
