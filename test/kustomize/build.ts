@@ -20,6 +20,7 @@ export type Container = {
   }[]
   envFrom?: { configMapRef: { name: string } }[]
   ports?: { name: string }[]
+  volumeMounts?: { name: string; mountPath: string; readOnly?: boolean }[]
   readinessProbe?: { periodSeconds: number; failureThreshold: number }
   lifecycle?: { preStop: { sleep: { seconds: number } } }
   resources: { requests: Labels; limits: Labels }
@@ -35,6 +36,7 @@ type PodSpec = {
   securityContext: { runAsNonRoot: boolean; seccompProfile: { type: string } }
   initContainers?: Container[]
   containers: Container[]
+  volumes?: { name: string; secret?: { secretName: string; items: object[] } }[]
 }
 type PodTemplate = { metadata: { labels: Labels }; spec: PodSpec }
 export type Manifest = {
@@ -62,6 +64,8 @@ export type Manifest = {
       matches?: { path: { type: string; value: string } }[]
     }[]
     scaleTargetRef?: { kind: string; name: string }
+    /** Of a Cluster. */
+    storage?: { size: string; pvcTemplate: { storageClassName?: string } }
   }
 }
 type Kustomization = {

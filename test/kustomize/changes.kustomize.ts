@@ -44,14 +44,6 @@ describe('settings', () => {
     const names = build('base').flatMap(({ kind, data = {} }) => (kind === 'ConfigMap' ? Object.keys(data) : []))
     expect(names.toSorted()).toEqual([...new Set(names)].toSorted())
   })
-
-  test('of CloudNativePG ask for TLS, of migrate as well', () => {
-    const manifests = build('tests/cloudnative-pg')
-    for (const name of Object.keys(OWN_SETTINGS)) {
-      const container = apiContainers(manifests).get(name)
-      expect(container && environmentOf(container, manifests).get('DB_SSLMODE'), name).toBe('require')
-    }
-  })
 })
 
 describe('what a component needs to know', () => {

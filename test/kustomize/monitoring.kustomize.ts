@@ -20,6 +20,13 @@ describe.each([
   const specOf = (kind: string, name = 'users-api') =>
     manifests.find((manifest) => manifest.kind === kind && manifest.metadata.name === name)?.spec
   const api = apiContainers(manifests).get('api')
+  const from = [
+    {
+      namespaceSelector: {
+        matchExpressions: [{ key: 'kubernetes.io/metadata.name', operator: 'In', values: namespaces }],
+      },
+    },
+  ]
 
   test('has the rules of the one file', () => {
     expect(specOf(rules)).toEqual(spec)
@@ -33,15 +40,24 @@ describe.each([
       selector: { matchLabels: { 'app.kubernetes.io/name': 'users-api' } },
       [endpoints]: [{ port: 'metrics' }],
     })
-    const matchExpressions = [{ key: 'kubernetes.io/metadata.name', operator: 'In', values: namespaces }]
     expect(specOf('NetworkPolicy', 'api-from-monitoring')).toEqual({
       podSelector: { matchLabels: { 'app.kubernetes.io/name': 'users-api' } },
       policyTypes: ['Ingress'],
-      ingress: [{ from: [{ namespaceSelector: { matchExpressions } }], ports: [{ protocol: 'TCP', port }] }],
+      ingress: [{ from, ports: [{ protocol: 'TCP', port }] }],
     })
     const others = manifests.filter(({ kind }) => ['Service', 'Ingress', 'BackendConfig'].includes(kind))
     expect(others.length).toBeGreaterThan(2)
     expect(JSON.stringify(others)).not.toMatch(new RegExp(`metrics|${port}`))
+  })
+
+  test("lets it in at the metrics of CloudNativePG's servers, too", () => {
+    const selector = { matchLabels: { 'cnpg.io/cluster': 'users-db' } }
+    expect(specOf(monitor, 'users-db')).toMatchObject({ selector, [endpoints]: [{ port: 'metrics' }] })
+    expect(specOf('NetworkPolicy', 'cluster-from-monitoring')).toEqual({
+      podSelector: selector,
+      policyTypes: ['Ingress'],
+      ingress: [{ from, ports: [{ protocol: 'TCP', port: 9187 }] }],
+    })
   })
 
   test('has a dashboard that Grafana finds, under a name that stays', () => {
