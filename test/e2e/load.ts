@@ -171,8 +171,8 @@ function watchPods() {
   return { ending: () => [...ending], stop: () => watch.kill() }
 }
 
-/** Reads every page, and tells which of the users that were answered with 201 are not there, or are another. */
-export async function missing(url: string, created: ReadonlyMap<number, string>): Promise<string[]> {
+/** Reads every page: the names of all users, by their id. */
+export async function allUsers(url: string): Promise<Map<number, string>> {
   const found = new Map<number, string>()
   let cursor: string | null = null
   do {
@@ -182,6 +182,12 @@ export async function missing(url: string, created: ReadonlyMap<number, string>)
     for (const { id, username } of page.users) found.set(id, username)
     cursor = page.next
   } while (cursor)
+  return found
+}
+
+/** Which of the users that were answered with 201 are not there, or are another. */
+export async function missing(url: string, created: ReadonlyMap<number, string>): Promise<string[]> {
+  const found = await allUsers(url)
   return [...created]
     .filter(([id, username]) => found.get(id) !== username)
     .map(([id, username]) => `${id} ${username}`)
