@@ -14,6 +14,8 @@ export const LONG = [
   'bench/bench.test.ts',
   'src/main.test.ts',
   'src/auth/verifier.test.ts',
+  'src/db/tls.test.ts',
+  'src/http/assets.test.ts',
   'src/http/audit.test.ts',
   'src/http/log.test.ts',
   'src/telemetry/metrics.test.ts',

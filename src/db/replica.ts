@@ -97,8 +97,11 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
     } catch (error) {
       const isGone = error instanceof DatabaseUnavailable && error.reached === 'lost'
       if (source === 'primary' || !replica || !(isGone || primary.failure())) throw error
-      // Where neither answers, the primary may only be slow, or come back.
-      return replica.query(use, text, parameters, until).catch(() => primary.query(use, text, parameters, until))
+      const { query: ask } = replica
+      // A connection may be silent, so another gets a try. Where neither server answers, the primary may come back.
+      return ask(use, text, parameters, performance.now() + patienceMs)
+        .catch(() => ask(use, text, parameters, until))
+        .catch(() => primary.query(use, text, parameters, until))
     }
   }
 
