@@ -23,10 +23,11 @@ const user = (name: string) => ({ username: name, email: `${name}@example.com` }
 async function start(env: Record<string, string> = {}) {
   const settings = { DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', AUDIT_LOG: 'on' }
   const api = run(process.execPath, ['--import', CRASH, 'src/main.ts'], { ...settings, ...env })
-  const [, port] = await api.printed(/"port":(\d+),"(?:msg|message)":"listening"/)
+  const [, metricsPort, port] = await api.printed(/(?:"metricsPort":(\d+),)?"port":(\d+),"(?:msg|message)":"listening"/)
   return {
     ...api,
     port: Number(port),
+    metrics: async () => (await fetch(`http://127.0.0.1:${metricsPort}/metrics`)).text(),
     async send(method: string, path: string, body?: object, headers: Record<string, string> = {}) {
       const init = { method, headers: { ...json, ...headers }, ...(body && { body: JSON.stringify(body) }) }
       return (await fetch(`http://127.0.0.1:${port}${path}`, init)).status
@@ -213,13 +214,14 @@ test.each([
 })
 
 test('while the log is full nothing is changed, and what was under way is told of when it is read again', async () => {
-  const api = await start({ LOG_REQUESTS: '1', DEADLINE_MS: '60000' })
+  const api = await start({ LOG_REQUESTS: '1', DEADLINE_MS: '60000', METRICS_PORT: '0' })
   const long = { 'x-request-id': 'x'.repeat(128) }
   expect(await api.send('POST', '/users', user('first'))).toBe(201)
   const underWay = await database.sql.begin(async (transaction) => {
     await transaction`lock table users in share mode`
     const answers = Promise.all(Array.from({ length: 20 }, (_, i) => api.send('POST', '/users', user(`name${i}`))))
     await waitingForLock(database, 1)
+    await expect.poll(api.metrics).toContain('http_server_active_requests 20\n')
     api.process.stdout?.pause()
     // It changes nothing, but is refused as soon as nothing may be changed.
     while ((await api.send('PATCH', '/users/1', {})) === 200) {
