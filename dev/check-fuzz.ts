@@ -21,7 +21,14 @@ const tools = mkdtempSync(join(tmpdir(), 'schemathesis-'))
 const stopping = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, () => stopping.abort())
 
-async function run(command: string, args: string[], env = process.env) {
+const python = {
+  ...process.env,
+  PYTHONPATH: fromRoot('dev'),
+  PYTHONDONTWRITEBYTECODE: '1',
+  SCHEMATHESIS_HOOKS: 'schemathesis_lines',
+}
+
+async function run(command: string, args: string[], env: NodeJS.ProcessEnv = python) {
   const child = spawn(command, args, { cwd: tools, env, stdio: 'inherit', signal: stopping.signal })
   const [code] = await once(child, 'exit')
   if (code !== 0) throw new Error(`${command} ended with ${code}.`)

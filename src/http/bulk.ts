@@ -13,11 +13,10 @@ import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
 /** Lines that are checked in one turn of the event loop: in between, others get theirs. */
 const LINES_A_TURN = 100
 
-/** What a conflict is called, by the query. */
+/** What a conflict is called, by `onConflict`. */
 const CONFLICTS = new Map<string, 'conflict' | 'skipped'>([
-  ['', 'conflict'],
-  ['onConflict=fail', 'conflict'],
-  ['onConflict=skip', 'skipped'],
+  ['fail', 'conflict'],
+  ['skip', 'skipped'],
 ])
 
 const passedOver = z.unknown().optional()
@@ -83,9 +82,11 @@ export function createEachLine<T>(
   }
 
   return createMiddleware<Env>(async function createEachLine(c, next) {
+    const conflict = CONFLICTS.get((c.req.queries('onConflict') ?? ['fail']).join())
+    if (!conflict) throw new Problem(400, 'onConflict must be fail or skip.')
     if (!postsLines(c)) return next()
-    const conflict = CONFLICTS.get(String(new URL(c.req.url).searchParams))
-    if (!conflict) throw new Problem(400, 'The query of lines must be onConflict=fail or onConflict=skip.')
+    const unknown = Object.keys(c.req.query()).find((name) => name !== 'onConflict')
+    if (unknown) throw new Problem(400, `${unknown} does not go with ${NDJSON_MEDIA_TYPE}.`)
     if (c.req.header('idempotency-key') !== undefined) {
       throw new Problem(400, `Idempotency-Key does not go with ${NDJSON_MEDIA_TYPE}: repeat it with onConflict=skip.`)
     }
