@@ -316,9 +316,10 @@ export function createPool(options: PoolOptions) {
   }
 
   /**
-   * Runs a statement until `until`, a time of performance.now(), but for `deadlineMs` at most. A read is sent again if its connection is lost, up to
-   * `READ_ATTEMPTS` in all, and while others hold a lock. Any statement is sent again if a migration made it stale, for it was
-   * not carried out. A read with another `source` than the primary alone is given up when this server falls silent.
+   * Runs a statement until `latest`, a time of performance.now(), but for `deadlineMs` at most. A read is sent again if its
+   * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock. Any statement is sent again if a migration
+   * made it stale, for it was not carried out. A read with another `source` than the primary alone is given up when this server
+   * falls silent.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
    * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
    */

@@ -7,8 +7,9 @@ import { DatabaseUnavailable } from './unavailable.ts'
 const ANSWER_TIMEOUT_MS = 500
 
 /**
- * Makes a check that rejects with DatabaseUnavailable while requests cannot be served: neither the primary nor a replica answers, or `tables` are
- * not there with every column that this release needs. It does not fail because there are many requests.
+ * Makes a check that rejects with DatabaseUnavailable while requests cannot be served: neither the primary nor a replica
+ * answers, or `tables` are not there with every column that this release needs. It does not fail because there are many
+ * requests.
  * @param onWrong is called with PostgreSQL's reason when the tables are found wrong
  */
 export function createReadiness(db: Pool, tables: readonly PgTable[], onWrong: (reason: Error) => void) {

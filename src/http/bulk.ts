@@ -6,7 +6,7 @@ import type { Config } from '../config.ts'
 import type { Env } from './env.ts'
 import { assertPlain, tellToSend } from './limits.ts'
 import { linesOf } from './lines.ts'
-import { ndjson, type Streams } from './ndjson.ts'
+import { ndjson, otherParameter, type Streams } from './ndjson.ts'
 import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
 
@@ -85,7 +85,7 @@ export function createEachLine<T>(
     const conflict = CONFLICTS.get((c.req.queries('onConflict') ?? ['fail']).join())
     if (!conflict) throw new Problem(400, 'onConflict must be fail or skip.')
     if (!postsLines(c)) return next()
-    const unknown = Object.keys(c.req.query()).find((name) => name !== 'onConflict')
+    const unknown = otherParameter(c, 'onConflict')
     if (unknown) throw new Problem(400, `${unknown} does not go with ${NDJSON_MEDIA_TYPE}.`)
     if (c.req.header('idempotency-key') !== undefined) {
       throw new Problem(400, `Idempotency-Key does not go with ${NDJSON_MEDIA_TYPE}: repeat it with onConflict=skip.`)

@@ -48,6 +48,9 @@ export async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) 
   return RESPONSE_ALREADY_SENT
 }
 
+/** A parameter of the query other than the one that goes with lines. */
+export const otherParameter = (c: Context, known: string) => Object.keys(c.req.query()).find((name) => name !== known)
+
 /**
  * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler.
  */
@@ -55,7 +58,7 @@ export function streamInstead(streams: Streams, streamAfter: (id: number, fresh:
   type Query = { out: { query: { cursor?: string | undefined } } }
   return createMiddleware<Env, string, Query>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
-    const unfit = Object.keys(c.req.query()).find((name) => name !== 'cursor')
+    const unfit = otherParameter(c, 'cursor')
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
     const after = idAfter(c.req.valid('query').cursor)
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
