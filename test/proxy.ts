@@ -91,3 +91,11 @@ export async function startProxy(target: number, port = 0): Promise<FaultyNetwor
     },
   }
 }
+
+/** A network in front of the server that a URL names, and the URL that goes through it. */
+export async function startProxyTo(address: string) {
+  const url = new URL(address)
+  const network = await startProxy(Number(url.port))
+  url.port = String(network.port)
+  return { network, url: url.href }
+}

@@ -3,9 +3,9 @@ import { connect } from 'node:net'
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
 import { startIssuer } from '../../dev/issuer.ts'
 import { freePort } from '../../dev/postgres.ts'
-import { addressOf, createTestDatabase, type TestDatabase, waitingForLock } from '../../test/database.ts'
+import { createTestDatabase, type TestDatabase, waitingForLock } from '../../test/database.ts'
 import { run } from '../../test/process.ts'
-import { startProxy } from '../../test/proxy.ts'
+import { startProxyTo } from '../../test/proxy.ts'
 import { logLines } from '../../test/service.ts'
 
 let database: TestDatabase
@@ -159,10 +159,8 @@ test('a change whose client hung up before its answer has its event', async () =
 })
 
 test('a change is of unknown outcome if its connection broke, or its answer did not come in time', async () => {
-  const network = await startProxy(addressOf(database.url).port)
-  const url = new URL(database.url)
-  url.port = String(network.port)
-  const api = await start({ DATABASE_URL: url.href, DEADLINE_MS: '2000' })
+  const { network, url } = await startProxyTo(database.url)
+  const api = await start({ DATABASE_URL: url, DEADLINE_MS: '2000' })
   expect(await api.send('POST', '/users', user('ann'))).toBe(201)
   /** Two changes whose answers are kept from the service. */
   const lose = (name: string, fail: () => void) =>

@@ -2,8 +2,8 @@ import { once } from 'node:events'
 import { connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
-import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
-import { type FaultyNetwork, startProxy } from '../../test/proxy.ts'
+import { createTestDatabase, type TestDatabase } from '../../test/database.ts'
+import { type FaultyNetwork, startProxyTo } from '../../test/proxy.ts'
 import { events } from '../events.ts'
 
 const MAX_BODY_BYTES = 1000
@@ -13,11 +13,10 @@ let network: FaultyNetwork
 let api: Api
 beforeAll(async () => {
   database = await createTestDatabase()
-  network = await startProxy(addressOf(database.url).port)
-  const url = new URL(database.url)
-  url.port = String(network.port)
+  const proxied = await startProxyTo(database.url)
+  network = proxied.network
   const limits = { MAX_STREAMS: '2', MAX_BODY_BYTES: String(MAX_BODY_BYTES), REQUEST_TIMEOUT_MS: '1500' }
-  api = await startApi({ DATABASE_URL: url.href, ...limits, HEADERS_TIMEOUT_MS: '1000' })
+  api = await startApi({ DATABASE_URL: proxied.url, ...limits, HEADERS_TIMEOUT_MS: '1000' })
 })
 afterAll(async () => {
   await api.close()

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { type Api, startApi } from '../../test/api.ts'
 import { addressOf, createTestDatabase, type TestDatabase } from '../../test/database.ts'
-import { type FaultyNetwork, startProxy } from '../../test/proxy.ts'
+import { type FaultyNetwork, startProxyTo } from '../../test/proxy.ts'
 import { createPool, type Pool } from '../db/pool.ts'
 import { encodeCursor } from '../http/list.ts'
 import { createUserStore } from './store.ts'
@@ -18,10 +18,9 @@ beforeAll(async () => {
   database = await createTestDatabase()
   await database.sql`insert into users (username, email) select 'user' || i, 'user' || i || '@example.com' from generate_series(1, ${USERS}) i`
   await database.sql`update users set version = 2, updated_at = now() + interval '1 second' where id % 3 = 0`
-  network = await startProxy(addressOf(database.url).port)
-  const url = new URL(database.url)
-  url.port = String(network.port)
-  api = await startApi({ DATABASE_URL: url.href, MAX_STREAMS: '2' })
+  const proxied = await startProxyTo(database.url)
+  network = proxied.network
+  api = await startApi({ DATABASE_URL: proxied.url, MAX_STREAMS: '2' })
 })
 afterAll(async () => {
   await api.close()

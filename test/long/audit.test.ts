@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, test } from 'vitest'
-import { addressOf, createTestDatabase } from '../database.ts'
+import { createTestDatabase } from '../database.ts'
 import { run } from '../process.ts'
-import { startProxy } from '../proxy.ts'
+import { startProxyTo } from '../proxy.ts'
 import { logLines } from '../service.ts'
 
 /** Part of every username and email address here. */
@@ -40,11 +40,9 @@ test('every change that was committed is an event, once, or one of unknown outco
         coalesce(new.id, old.id), coalesce(new.version, old.version));
       return null; end $$;
     create trigger note after insert or update or delete on users for each row execute function note()`)
-  const network = await startProxy(addressOf(database.url).port)
-  const url = new URL(database.url)
-  url.port = String(network.port)
+  const { network, url } = await startProxyTo(database.url)
   const settings = { AUDIT_LOG: 'on', LOG_LEVEL: 'warn', DEADLINE_MS: '1500', SHUTDOWN_TIMEOUT_MS: '1000' }
-  const env = { DATABASE_URL: url.href, HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...settings }
+  const env = { DATABASE_URL: url, HOST: '127.0.0.1', DRAIN_DELAY_MS: '0', ...settings }
   const sent: Sent[] = []
   const events: Event[] = []
   const ids: number[] = []

@@ -3,7 +3,7 @@ import { connect } from 'node:net'
 import { expect, onTestFinished, test } from 'vitest'
 import { startIssuer } from '../../dev/issuer.ts'
 import { addressOf, createTestDatabase, waitingForLock } from '../database.ts'
-import { startProxy } from '../proxy.ts'
+import { startProxyTo } from '../proxy.ts'
 import { serve, startCollector } from '../service.ts'
 
 /** Part of every value that a client sends here. */
@@ -15,9 +15,7 @@ const user = (name = MARK) => JSON.stringify({ username: name, email: `${name}@e
 test('no name, address, token, password or parameter gets into the log, the metrics or the spans, whatever fails', async () => {
   const database = await createTestDatabase()
   const { sql } = database
-  const network = await startProxy(addressOf(database.url).port)
-  const url = new URL(database.url)
-  url.port = String(network.port)
+  const { network, url } = await startProxyTo(database.url)
   const collector = await startCollector()
   const issuer = await startIssuer()
   onTestFinished(issuer.close)
@@ -26,7 +24,7 @@ test('no name, address, token, password or parameter gets into the log, the metr
     issuer.sign({ sub: 'auditor', email: EMAIL, scope: `users:read users:write ${MARK}`, ...claims })
   const authorization = `Bearer ${await token({})}`
   const api = await serve({
-    DATABASE_URL: url.href,
+    DATABASE_URL: url,
     LOG_LEVEL: 'trace',
     LOG_REQUESTS: '1',
     AUDIT_LOG: 'on',
