@@ -38,21 +38,20 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
   /** The primary's positions, the newest first, each with the time just before it was asked for. */
   let positions: { at: number; position: number }[] = []
   let replica: Pool | undefined
-  /** Whether the primary does not answer, or has not yet told its position again. */
-  let isAway = false
+  /** Since when the primary has not answered, nor told its position again. Until then nothing is written. */
+  let awaySince: number | undefined
   let isLost = false
   let restsUntil = 0
   let closed = false
 
-  const isNew = (at: number) => performance.now() - at < maxLagMs
+  const isNew = (at: number, now = performance.now()) => now - at < maxLagMs
 
-  /** Why a server that answered so may not be read from. While the primary is away, its last position is the present one. */
+  /** Why a server that answered so may not be read from. It stays as current as it was when the primary went away. */
   function fault([isReplica, replayed]: Row, askedAt: number) {
     if (!isReplica) return 'it is not a replica'
-    isAway ||= primary.failure() !== undefined
-    const known = isAway ? positions.slice(0, 1) : positions
-    const reached = known.find(({ position }) => position <= Number(replayed))
-    return reached && (isAway || isNew(reached.at)) && isNew(askedAt) ? undefined : 'it is too far behind'
+    if (primary.failure()) awaySince ??= performance.now()
+    const reached = positions.find(({ position }) => position <= Number(replayed))
+    return reached && isNew(reached.at, awaySince) && isNew(askedAt) ? undefined : 'it is too far behind'
   }
 
   async function watchPosition() {
@@ -61,13 +60,13 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
       const [[isReplica, position] = []] = await primary.query('stream', POSITION, [], at + POSITION_TIMEOUT_MS)
       // After a failover it may be less than before: the newest counts.
       if (!isReplica) positions = [{ at, position: Number(position) }, ...positions.filter((known) => isNew(known.at))]
-      isAway = false
+      awaySince = undefined
       // Without a position no replica could be trusted.
       if (positions.length > 0 && !closed)
         replica ??= createPool({ ...replicaOptions, onChange: (_, failure) => note(failure) })
     } catch {
       // The primary's pool tells of it.
-      isAway = primary.failure() !== undefined
+      awaySince = primary.failure() && (awaySince ?? performance.now())
     }
     await sleep(POSITION_INTERVAL_MS, undefined, { ref: false })
     if (!closed) void watchPosition()

@@ -4,12 +4,15 @@ import { expect, onTestFinished, test } from 'vitest'
 import { startApi } from '../api.ts'
 import { startReplication } from '../replication.ts'
 
-const MAX_LAG_MS = 1500
-const OUTAGE_MS = 3000
+const MAX_LAG_MS = 3000
+const OUTAGE_MS = 4000
 const WRITERS = 4
 const USERS_OF_A_WRITER = 20
-/** The longest wait of a read while either server answers. Others who use the machine make it longer. */
-const MAX_WAIT_MS = 1000 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
+/** The longest wait of a read while either server answers, on a machine that nobody else uses. */
+const MAX_WAIT_MS = 1000
+
+/** How much slower than such a machine this one is. */
+const slowness = () => Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
 
 /** A change of a user: the version of its email, or none where it was deleted. Times are those of performance.now(). */
 type Change = { version: number | undefined; begun: number; done: number }
@@ -35,7 +38,6 @@ test('random writes and reads, while servers fail: nothing is lost, too late, or
     DATABASE_URL: primary.url,
     DATABASE_READ_URL: replica.url,
     DB_READ_MAX_LAG_MS: String(MAX_LAG_MS),
-    DEADLINE_MS: '2000',
   })
   let running = true
   onTestFinished(async () => {
@@ -50,6 +52,7 @@ test('random writes and reads, while servers fail: nothing is lost, too late, or
   let outages = 0
   let phase = ''
   const faults: object[] = []
+  /** The slowest is that of the longest wait, in ms, but for what the machine is slower. */
   const reads = { gets: 0, pages: 0, slowest: 0 }
   const writes = { done: 0, refused: 0 }
 
@@ -106,9 +109,10 @@ test('random writes and reads, while servers fail: nothing is lost, too late, or
     // biome-ignore lint/suspicious/noExplicitAny: a user, a page or a problem.
     const body: any = await response.json()
     const answered = performance.now()
-    reads.slowest = Math.max(reads.slowest, answered - start)
+    const waitMs = (answered - start) / slowness()
+    reads.slowest = Math.max(reads.slowest, waitMs)
     const isAnswer = wanted.includes(response.status)
-    if (!isAnswer || answered - start > MAX_WAIT_MS)
+    if (!isAnswer || waitMs > MAX_WAIT_MS)
       faults.push({ path, phase, ms: answered - start, told: api.told.slice(-6), body: isAnswer ? 0 : body })
     const answers = outage === outages && away === Number.POSITIVE_INFINITY && awaySince === away
     return { start, answered, body, isAnswer, late: Math.min(start, awaySince) - MAX_LAG_MS, answers }
