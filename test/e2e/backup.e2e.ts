@@ -28,19 +28,22 @@ const FROM_BACKUP = '--from=cronjob/users-db-backup'
 /** A dump of a time long past. */
 const OLD = '20200101T000000Z.dump'
 
-/** Runs the first block of commands under "Back up and restore" that has the text. */
+/** Runs the first commands under "Back up and restore" that have the text: a block, or a command in a sentence. */
 async function asDocumented(text: string, change = (commands: string) => commands) {
   const readme = await readFile(join(KUSTOMIZE, 'README.md'), 'utf8')
   const section = readme.split(/^## /m).find((part) => part.startsWith('Back up and restore\n')) ?? ''
-  const blocks = [...section.matchAll(/^```\n(.*?)^```$/gms)].map(([, commands = '']) => commands)
-  const commands = blocks.find((block) => block.includes(text))
+  const found = [...section.matchAll(/^```\n(.*?)^```$|`(kubectl [^`]+)`/gms)]
+  const commands = found.map(([, block, command]) => block ?? command ?? '').find((one) => one.includes(text))
   if (!commands) throw new Error(`kustomize/README.md has no commands with ${text}`)
   await promisify(execFile)('sh', ['-ec', change(commands)])
 }
 
 const dump = () => asDocumented(FROM_BACKUP)
 const restore = () => asDocumented('--from=cronjob/users-db-restore')
-const restartApi = () => asDocumented('rollout restart')
+async function restartApi() {
+  await asDocumented('rollout restart')
+  await settled()
+}
 
 const ended = (job: string) =>
   until(`the job ${job} ends`, 300, async () => {
