@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:http'
+import { createServer } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from './config.ts'
@@ -18,25 +18,19 @@ export type RunningServer = { port: number; stop(): Promise<void> }
 const CHECK_INTERVAL_MS = 1000
 
 /**
- * Cuts each client that has not taken by one look what waited for it at the look before. Node cuts only those that take
+ * Cuts a client that has not taken by one look what waited for it at the look before. Node cuts only those that take
  * nothing: one that takes a byte now and then would hold its answer in memory, or its place of a stream, for ever.
  */
-function cutSlowReaders(server: Server, intervalMs: number) {
-  /** The bytes that each connection must have taken by the next look. */
-  const due = new Map<Socket, number>()
-  server.on('connection', (socket) => {
-    due.set(socket, 0)
-    socket.once('close', () => due.delete(socket))
-  })
+function cutIfSlow(socket: Socket, intervalMs: number) {
+  /** The bytes that it must have taken by the next look. */
+  let due = 0
   const look = () => {
-    for (const [socket, bytes] of due) {
-      if (socket.bytesWritten - socket.writableLength < bytes) socket.destroy()
-      else due.set(socket, socket.bytesWritten)
-    }
+    if (socket.bytesWritten - socket.writableLength < due) socket.destroy()
+    due = socket.bytesWritten
   }
   // After a pause of the process, first what was taken meanwhile.
   const timer = setInterval(() => setImmediate(look), intervalMs)
-  server.once('close', () => clearInterval(timer))
+  socket.once('close', () => clearInterval(timer))
 }
 
 /** Listens; rejects when it cannot. */
@@ -54,7 +48,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     joinDuplicateHeaders: true,
   })
   server.timeout = options.IDLE_TIMEOUT_MS
-  if (options.IDLE_TIMEOUT_MS > 0) cutSlowReaders(server, options.IDLE_TIMEOUT_MS)
+  if (server.timeout > 0) server.on('connection', (socket) => cutIfSlow(socket, server.timeout))
   server.maxConnections = options.MAX_CONNECTIONS
   // Not logged: a flood of connections must not become one of lines.
   server.on('drop', () => events.emit('refused', 'connections'))
@@ -65,13 +59,11 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   await once(server, 'listening')
 
   async function stop() {
-    const until = performance.now() + options.SHUTDOWN_TIMEOUT_MS
     await sleep(options.DRAIN_DELAY_MS)
-    const closed = once(server, 'close')
-    server.close()
+    const closed = new Promise((resolve) => server.close(resolve))
     // A connection whose last answer began before stays open for a second more at most, which is Node's margin.
     server.keepAliveTimeout = 1
-    await Promise.race([closed, sleep(Math.max(0, until - performance.now()))])
+    await Promise.race([closed, sleep(options.SHUTDOWN_TIMEOUT_MS - options.DRAIN_DELAY_MS)])
     server.closeAllConnections()
   }
 
