@@ -35,48 +35,29 @@ function faultOf({ httpVersion, url = '', headers }: IncomingMessage): Problem |
   return url.startsWith('/') ? undefined : INVALID_TARGET
 }
 
-function answerTo(problem: Problem, request?: IncomingMessage) {
+/**
+ * Answers on the socket itself, as there may be no response object, and ends it: what may still come is not read, or a
+ * client that was told 408 could go on and have its request carried out.
+ */
+function refuseOnSocket(socket: Duplex, problem: Problem, request?: IncomingMessage) {
   const requestId = requestIdOf(request?.headersDistinct['x-request-id']?.[0])
   const body = problemJson(problem, request?.url, requestId)
-  const headers = { 'Content-Length': Buffer.byteLength(body), 'X-Request-Id': requestId, Connection: 'close' }
-  return { headers: { ...PROBLEM_HEADERS, ...NO_SNIFF, ...headers }, body }
-}
-
-/**
- * Answers on a socket that has no response object, and ends it: what may still come is not read, or a client that was
- * told 408 could go on and have its request carried out.
- */
-function refuseOnSocket(socket: Duplex, problem: Problem) {
-  const { headers, body } = answerTo(problem)
+  const general = { ...PROBLEM_HEADERS, ...NO_SNIFF, Date: new Date().toUTCString(), Connection: 'close' }
+  const headers = { ...general, 'Content-Length': Buffer.byteLength(body), 'X-Request-Id': requestId }
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
   const head = `HTTP/1.1 ${problem.status} ${TITLES[problem.status]}\r\n${lines.join('')}\r\n`
-  socket.on('error', () => {})
-  socket.end(head + body, () => socket.destroy())
+  socket.end(request?.method === 'HEAD' ? head : head + body, () => socket.destroy())
 }
 
-/** The response to the last request of a connection. */
-const lastResponses = new WeakMap<Duplex, ServerResponse>()
+/** The responses of a connection in their order, but those that had been sent when its last request came. */
+const responses = new WeakMap<Duplex, ServerResponse[]>()
 
-/** How many requests of a connection wait for the answers before theirs. */
-const waiting = new WeakMap<Duplex, number>()
-
-/**
- * Waits for the end of the answer before: a client that sends many requests at once, and reads no answer, would otherwise
- * fill the memory with answers. False where the connection has ended meanwhile, or too many wait.
- */
-async function isNext(socket: Duplex, before: ServerResponse): Promise<boolean> {
-  const count = (waiting.get(socket) ?? 0) + 1
-  if (count > MAX_WAITING) socket.destroy()
-  waiting.set(socket, count)
-  await new Promise((resolve) => before.once('close', resolve))
-  waiting.set(socket, (waiting.get(socket) ?? 0) - 1)
-  return socket.writable
-}
+/** The responses of a connection that have not been sent. */
+const unsent = (socket: Duplex) => (responses.get(socket) ?? []).filter((response) => !response.writableFinished)
 
 /** Node's listener for `clientError`: what the parser refuses, and what does not arrive in time. */
 export function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
-  const last = lastResponses.get(socket)
-  const due = last?.writableFinished ? undefined : last
+  const due = unsent(socket).at(-1)
   // Lines are answered as they come: each of them has this time for itself.
   if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT' && due?.headersSent && !due.req.complete) return
   // Amid an answer, a second one would only garble it.
@@ -107,15 +88,17 @@ export function createListener(fetch: Parameters<typeof getRequestListener>[0], 
   })
   return async function listener(request: IncomingMessage, response: ServerResponse) {
     const { socket } = request
-    const before = lastResponses.get(socket)
-    lastResponses.set(socket, response)
-    if (before?.writableFinished === false && !(await isNext(socket, before))) return
+    const before = unsent(socket)
+    if (before.length > MAX_WAITING) return socket.destroy()
+    responses.set(socket, [...before, response])
+    const last = before.at(-1)
+    // A client that sends many requests at once, and reads no answer, would otherwise fill the memory with answers.
+    if (last) await new Promise((resolve) => last.once('close', resolve))
+    if (!socket.writable) return
     if (stopping.aborted) response.shouldKeepAlive = false
     const fault = faultOf(request)
-    if (!fault) await respond(request, response)
-    if (response.headersSent) return
-    const problem = fault ?? INVALID_HOST
-    const { headers, body } = answerTo(problem, request)
-    response.writeHead(problem.status, headers).end(body)
+    if (fault) return refuseOnSocket(socket, fault, request)
+    await respond(request, response)
+    if (!response.headersSent) refuseOnSocket(socket, INVALID_HOST, request)
   }
 }
