@@ -70,13 +70,10 @@ export function createMetrics(pool: Pool) {
       metric('db_replica_connections', replica ? by('state', { used: replica.used, idle: replica.idle }) : {}),
       metric('db_replica_pending_statements', replica ? { '': replica.waiting } : {}),
       metric('nodejs_eventloop_delay_seconds', delays.samples()),
-      metric(
-        'nodejs_eventloop_time_seconds_total',
-        by('state', { active: loop.active / 1000, idle: loop.idle / 1000 }),
-      ),
+      metric('nodejs_eventloop_time_seconds_total', by('state', { active: loop.active / 1e3, idle: loop.idle / 1e3 })),
       metric('process_cpu_seconds_total', { '': (cpu.user + cpu.system) / 1e6 }),
       metric('process_resident_memory_bytes', { '': process.memoryUsage.rss() }),
-      metric('process_start_time_seconds', { '': performance.timeOrigin / 1000 }),
+      metric('process_start_time_seconds', { '': performance.timeOrigin / 1e3 }),
       metric('build_info', { [BUILD]: 1 }),
     ].join('')
   }

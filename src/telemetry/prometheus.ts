@@ -18,9 +18,8 @@ export function createHistogram(bounds: readonly number[]) {
     samples() {
       const samples: Samples = {}
       for (const [labels, { buckets, sum, count }] of series) {
-        for (const bucket of [...buckets, { bound: '+Inf', count }]) {
-          samples[`_bucket{${labels}le="${bucket.bound}"}`] = bucket.count
-        }
+        for (const bucket of buckets) samples[`_bucket{${labels}le="${bucket.bound}"}`] = bucket.count
+        samples[`_bucket{${labels}le="+Inf"}`] = count
         Object.assign(samples, { [`_sum{${labels}}`]: sum, [`_count{${labels}}`]: count })
       }
       return samples

@@ -15,8 +15,7 @@ const FLUSH_TIMEOUT_MS = 2000
 
 const { name, version } = packageJson
 const own = resources.resourceFromAttributes({ 'service.name': name, 'service.version': version })
-const { resourceAttributesEnvDetector, serviceNameEnvDetector } = resources
-const given = resources.detectResources({ detectors: [resourceAttributesEnvDetector, serviceNameEnvDetector] })
+const detectors = [resources.resourceAttributesEnvDetector, resources.serviceNameEnvDetector]
 
 function end(span: otel.Span, errorType: string | undefined, time?: number) {
   if (errorType) span.setAttribute('error.type', errorType).setStatus({ code: otel.SpanStatusCode.ERROR })
@@ -38,7 +37,7 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
   const root = new sdk.TraceIdRatioBasedSampler(ratio)
   const provider = new sdk.TracerProvider({
     // What OpenTelemetry's variables say comes before what we say.
-    resource: resources.defaultResource().merge(own).merge(given),
+    resource: resources.defaultResource().merge(own).merge(resources.detectResources({ detectors })),
     sampler: parentBased ? new sdk.ParentBasedSampler({ root }) : root,
     spanProcessors: [new sdk.BatchSpanProcessor({ exporter: new OTLPTraceExporter() })],
   })
