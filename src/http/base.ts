@@ -7,9 +7,8 @@ import { createCors } from './cors.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
 import { requestLog } from './log.ts'
-import { answerOtherMethods } from './methods.ts'
 import { errorPage, wantsHtml } from './page.ts'
-import { notFound, onError, refuse } from './problem.ts'
+import { answerOtherMethods, notFound, onError, refuse } from './problem.ts'
 import { limitRate } from './rate-limit.ts'
 
 export type BaseOptions = Config & {

@@ -1,5 +1,6 @@
 import { Validator } from '@seriousme/openapi-schema-validator'
 import fc from 'fast-check'
+import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { startIssuer } from '../../dev/issuer.ts'
 import { type Api, startApi } from '../../test/api.ts'
@@ -12,10 +13,9 @@ import { IDEMPOTENCY_KEY } from './idempotency.ts'
 import { bodyTooLarge } from './limits.ts'
 import { LIMIT_MAX } from './list.ts'
 import { MAX_HEADER_BYTES, PARSER_PROBLEMS } from './listener.ts'
-import { createLog } from './log.ts'
 import { openApi } from './openapi.ts'
 import { ID } from './path.ts'
-import { INTERNAL, PROBLEM_MEDIA_TYPE, problemJson, refuse, TITLES } from './problem.ts'
+import { INTERNAL, PROBLEM_HEADERS, problemJson, refuse, TITLES } from './problem.ts'
 import { quotaExceeded } from './rate-limit.ts'
 import { problemOf } from './refusal.ts'
 import { JSON_MEDIA_TYPES, NDJSON_MEDIA_TYPE, PATCH_MEDIA_TYPES, unsupported } from './validate.ts'
@@ -66,7 +66,7 @@ const appWith = (env: Record<string, string>) =>
   createApp({
     ...parseConfig(env),
     users: {} as UserStore,
-    log: createLog({ LOG_LEVEL: 'silent' }),
+    log: pino({ level: 'silent' }),
     ready: async () => {},
     stopping: new AbortController().signal,
   })
@@ -192,7 +192,7 @@ test('has an example of each failure that is what the service says', () => {
     expect(response.description).toBe(`${TITLES[status]}. For example: ${message}`)
     expect(Object.keys(response.headers)).toEqual(['X-Request-Id', ...Object.keys(options.headers ?? {})])
     const example = JSON.parse(problemJson(problem, '/path', headers['X-Request-Id'].example))
-    expect(response.content[PROBLEM_MEDIA_TYPE].example).toEqual(example)
+    expect(response.content[PROBLEM_HEADERS['Content-Type']].example).toEqual(example)
   }
 })
 
@@ -211,7 +211,7 @@ test('describes 429, and what is left, only where clients are limited', async ()
   const problem = quotaExceeded(30)
   expect(text).toBe(`${TITLES[429]}. For example: ${problem.message}`)
   expect(Object.keys(headers)).toEqual(['X-Request-Id', 'RateLimit-Policy', 'RateLimit', 'Retry-After'])
-  const { schema, example } = content[PROBLEM_MEDIA_TYPE]
+  const { schema, example } = content[PROBLEM_HEADERS['Content-Type']]
   expect(example).toEqual(JSON.parse(problemJson(problem, '/path', components.headers['X-Request-Id'].example)))
   const ajv = createAjv().addSchema(body, 'openapi')
   expect(ajv.validate({ $ref: `openapi${schema.$ref}` }, example), ajv.errorsText()).toBe(true)
@@ -278,7 +278,7 @@ describe('with authentication', () => {
       expect(answer.status).toBe(status)
       const { description, headers: described, content } = components.responses[`Problem${status}`]
       const problem = JSON.parse(await answer.text())
-      expect(content[PROBLEM_MEDIA_TYPE].example).toEqual(problem)
+      expect(content[PROBLEM_HEADERS['Content-Type']].example).toEqual(problem)
       expect(description).toBe(`${TITLES[status]}. For example: ${problem.detail}`)
       expect(Object.keys(described)).toEqual(['X-Request-Id', 'WWW-Authenticate'])
     }

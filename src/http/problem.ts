@@ -1,7 +1,6 @@
 import { STATUS_CODES } from 'node:http'
-import type { Context, ErrorHandler, NotFoundHandler } from 'hono'
+import type { Context, ErrorHandler, Hono, NotFoundHandler, Schema } from 'hono'
 import { HTTPException } from 'hono/http-exception'
-import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { events, type Refusal } from '../events.ts'
 import { answer, escapeLineEnds } from './answer.ts'
@@ -19,13 +18,11 @@ export type ProblemOptions = {
 }
 
 /** Thrown anywhere under the app to answer with problem details. */
-export class Problem extends Error {
-  readonly status: ContentfulStatusCode
+export class Problem extends HTTPException {
   readonly options: ProblemOptions
 
-  constructor(status: ContentfulStatusCode, detail: string, options: ProblemOptions = {}) {
-    super(detail)
-    this.status = status
+  constructor(status: HTTPException['status'], detail: string, options: ProblemOptions = {}) {
+    super(status, { message: detail })
     this.options = options
   }
 }
@@ -33,8 +30,7 @@ export class Problem extends Error {
 /** The names of statuses as RFC 9110 has them: Node has older ones for two. */
 export const TITLES: typeof STATUS_CODES = { ...STATUS_CODES, 413: 'Content Too Large', 422: 'Unprocessable Content' }
 
-export const PROBLEM_MEDIA_TYPE = 'application/problem+json'
-export const PROBLEM_HEADERS = { 'Content-Type': PROBLEM_MEDIA_TYPE, 'Cache-Control': 'no-store' }
+export const PROBLEM_HEADERS = { 'Content-Type': 'application/problem+json', 'Cache-Control': 'no-store' }
 
 /**
  * The path of a URL, or of a request's target, as a URI reference that can lead nowhere else (RFC 9457, section 3.1.5);
@@ -87,4 +83,17 @@ export const onError: ErrorHandler<Env> = (error, c) => {
 export const notFound: NotFoundHandler<Env> = ({ req: { path } }) => {
   const hint = path.length > 1 && path.endsWith('/') ? ` No path ends in a slash: try ${path.slice(0, -1)}.` : ''
   throw new Problem(404, `There is nothing here.${hint}`)
+}
+
+/** Answers OPTIONS, and 405 with `Allow` to every method that a path of `app` does not have (RFC 9110, section 15.5.6). */
+export function answerOtherMethods<S extends Schema>(app: Hono<Env, S>) {
+  const routes = app.routes.filter(({ method, path }) => method !== 'ALL' && !path.includes('*'))
+  for (const [path, own] of Map.groupBy(routes, (route) => route.path)) {
+    const methods = own.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
+    const Allow = [...new Set([...methods, 'OPTIONS'])].sort().join(', ')
+    app.all(path, (c) => {
+      if (c.req.method === 'OPTIONS') return answer(c, null, 204, { Allow })
+      throw new Problem(405, `This path supports ${Allow}.`, { headers: { Allow } })
+    })
+  }
 }
