@@ -1,12 +1,12 @@
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { pino } from 'pino'
 import { expect } from 'vitest'
 import { type AppOptions, createApp } from '../src/app.ts'
 import { parseConfig } from '../src/config.ts'
 import type { Pool, PoolOptions } from '../src/db/pool.ts'
 import { createReadiness } from '../src/db/readiness.ts'
 import { createDatabase } from '../src/db/replica.ts'
-import { createLog } from '../src/http/log.ts'
 import { type ServerOptions, startServer } from '../src/server.ts'
 import { createUserStore } from '../src/users/store.ts'
 import { users } from '../src/users/table.ts'
@@ -59,7 +59,7 @@ export async function startApi(
     {
       ...config,
       users: createUserStore(db),
-      log: createLog({ LOG_LEVEL: 'silent' }),
+      log: pino({ level: 'silent' }),
       ready: createReadiness(db, [users], () => {}),
       stopping: stopping.signal,
       ...options,

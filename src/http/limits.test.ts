@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { zValidator } from '@hono/zod-validator'
 import { Hono } from 'hono'
 import { validator } from 'hono/validator'
+import { pino } from 'pino'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import * as z from 'zod'
 import { type Api, startApi } from '../../test/api.ts'
@@ -11,7 +12,7 @@ import { parseConfig } from '../config.ts'
 import { type RunningServer, startServer } from '../server.ts'
 import type { Env } from './env.ts'
 import { receiveBody } from './limits.ts'
-import { createLog, requestLog } from './log.ts'
+import { requestLog } from './log.ts'
 import { onError } from './problem.ts'
 
 const MAX_BODY_BYTES = 100_000
@@ -176,10 +177,7 @@ test('a client of HTTP/1.0 gets no 100 Continue', async () => {
 describe('a body that was received', () => {
   const User = z.object({ name: z.string() })
   const app = new Hono<Env>()
-    .use(
-      requestLog({ log: createLog({ LOG_LEVEL: 'silent' }), SLOW_REQUEST_MS: 0, LOG_REQUESTS: 0 }),
-      receiveBody(1000),
-    )
+    .use(requestLog({ ...parseConfig({}), log: pino({ level: 'silent' }) }), receiveBody(1000))
     .post('/json', async (c) => c.json(await c.req.json()))
     .post('/raw', async (c) => c.json(await c.req.raw.json()))
     .post('/twice', async (c) => c.json([await c.req.text(), await c.req.json()][1]))

@@ -9,6 +9,7 @@ import { freePort } from '../../dev/postgres.ts'
 import { createTestDatabase, type TestDatabase, waitingForLock } from '../../test/database.ts'
 import { main, ROOT } from '../../test/process.ts'
 import { logLines, serve } from '../../test/service.ts'
+import { parseConfig } from '../config.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { createLog, describeError, openOutput } from './log.ts'
 
@@ -209,7 +210,7 @@ describe('a request', () => {
 test('the levels have the names that Google Cloud knows', () => {
   const lines: string[] = []
   const output = Object.assign(openOutput(), { write: (line: string) => lines.push(line) > 0 })
-  const log = createLog({ LOG_LEVEL: 'trace', LOG_FORMAT: 'google' }, output)
+  const log = createLog(parseConfig({ LOG_LEVEL: 'trace', LOG_FORMAT: 'google' }), output)
   for (const level of ['fatal', 'error', 'warn', 'info', 'debug', 'trace'] as const) log[level]('word')
   expect(lines.map((line) => JSON.parse(line).severity)).toEqual([
     'CRITICAL',

@@ -73,10 +73,8 @@ function readable(line: string): string {
   return `${time.slice(11, 23)} ${level.toUpperCase().padEnd(5)} ${msg}${words.join('')}\n`
 }
 
-export type LogOptions = Pick<Config, 'LOG_LEVEL'> & Partial<Pick<Config, 'LOG_FORMAT'>>
-
 /** One line an event. Lines that are lost are counted, and told of as soon as writing works again. */
-export function createLog({ LOG_LEVEL: level, LOG_FORMAT: format }: LogOptions, output = openOutput()): Logger {
+export function createLog({ LOG_LEVEL: level, LOG_FORMAT: format }: Config, output: Output): Logger {
   const isGoogle = format === 'google'
   const isReadable = format === 'pretty' || (format === 'auto' && isatty(STDOUT))
   let lost = 0
@@ -128,10 +126,8 @@ export function describeError(error: Error): object {
   return { name: error.name, stack: error.stack?.split('\n').filter((line) => /^ {4}at .+:\d+:\d+\)?$/.test(line)) }
 }
 
-type RequestLogOptions = Pick<Config, 'SLOW_REQUEST_MS' | 'LOG_REQUESTS'> & { log: Logger }
-
 /** Gives each request its id and its log. Errors are logged where they are answered. */
-export const requestLog = ({ log, SLOW_REQUEST_MS, LOG_REQUESTS }: RequestLogOptions) =>
+export const requestLog = ({ log, SLOW_REQUEST_MS, LOG_REQUESTS }: Config & { log: Logger }) =>
   createMiddleware<Env>(async function requestLog(c, next) {
     const start = performance.now()
     c.set('requestId', requestIdOf(c.req.header('x-request-id')))

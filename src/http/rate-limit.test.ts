@@ -2,6 +2,7 @@ import { once } from 'node:events'
 import { BlockList } from 'node:net'
 import fc from 'fast-check'
 import { Hono } from 'hono'
+import { pino } from 'pino'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { type Answer, type Api, startApi } from '../../test/api.ts'
 import { createTestDatabase } from '../../test/database.ts'
@@ -11,7 +12,7 @@ import { parseConfig } from '../config.ts'
 import { events } from '../events.ts'
 import { startServer } from '../server.ts'
 import type { Env } from './env.ts'
-import { createLog, requestLog } from './log.ts'
+import { requestLog } from './log.ts'
 import { onError } from './problem.ts'
 import { clientOf, createCounter, limitRate } from './rate-limit.ts'
 
@@ -330,7 +331,7 @@ test('without a limit, no answer speaks of one', async () => {
 
 test('a client that has a token is whom it names, wherever it comes from', async () => {
   const app = new Hono<Env>()
-    .use(requestLog({ log: createLog({ LOG_LEVEL: 'silent' }), SLOW_REQUEST_MS: 0, LOG_REQUESTS: 0 }))
+    .use(requestLog({ ...parseConfig({}), log: pino({ level: 'silent' }) }))
     .use(async (c, next) => {
       const subject = c.req.header('x-subject')
       if (subject !== undefined) c.set('identity', { issuer: 'https://issuer.example', subject, person: subject })

@@ -1,7 +1,7 @@
+import { pino } from 'pino'
 import { expect, test } from 'vitest'
 import { createApp } from '../../src/app.ts'
 import { parseConfig } from '../../src/config.ts'
-import { createLog } from '../../src/http/log.ts'
 import { createMetrics } from '../../src/telemetry/metrics.ts'
 import { createUserStore } from '../../src/users/store.ts'
 import { createTestPool } from '../database.ts'
@@ -14,7 +14,7 @@ test('100,000 random paths, methods and hosts add no series', async () => {
   const app = await createApp({
     ...parseConfig({}),
     users: createUserStore(db),
-    log: createLog({ LOG_LEVEL: 'silent' }),
+    log: pino({ level: 'silent' }),
     stopping: new AbortController().signal,
     ready: async () => {},
   })
