@@ -17,8 +17,6 @@ export type Refusal = (typeof REFUSALS)[number]
 
 /** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
 export const events = new EventEmitter<{
-  /** More or fewer are under way. */
-  underWay: [what: Limited, change: 1 | -1]
   /** A request has its answer, `ms` after it came. */
   answered: [c: Context, ms: number]
   refused: [why: Refusal]
@@ -34,6 +32,9 @@ export const events = new EventEmitter<{
   /** So many requests are about to share a statement. */
   batch: [gather: 'gets' | 'pages' | 'inserts', size: number]
 }>()
+
+/** How many are under way now, in this process. */
+export const underWay: Record<Limited, number> = { requests: 0, bodies: 0, streams: 0 }
 
 /** The spans of the requests that the running code works for. Several where they share a statement; none without tracing. */
 export const requestSpans = new AsyncLocalStorage<readonly Span[]>()

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import { createMiddleware } from 'hono/factory'
-import { events, type Limited } from '../events.ts'
+import { type Limited, underWay } from '../events.ts'
 import type { Env } from './env.ts'
 import { Problem, refuse } from './problem.ts'
 import { postsLines } from './validate.ts'
@@ -18,12 +18,12 @@ export function limit(max: number, what: Limited, detail: string) {
   return async function limited<T>(run: () => Promise<T>): Promise<T> {
     if (running >= max) throw refuse(what, detail)
     running++
-    events.emit('underWay', what, 1)
+    underWay[what]++
     try {
       return await run()
     } finally {
       running--
-      events.emit('underWay', what, -1)
+      underWay[what]--
     }
   }
 }
@@ -50,13 +50,12 @@ const receive = (incoming: IncomingMessage, maxBytes: number) =>
     let body: Buffer = Buffer.alloc(0)
     let size = 0
     incoming.on('data', (chunk: Buffer) => {
-      const start = size
-      size += chunk.length
-      if (size > maxBytes && start <= maxBytes) setTimeout(reject, DROP_MS, bodyTooLarge(maxBytes))
-      if (size > maxBytes) return
+      const end = size + chunk.length
+      if (size <= maxBytes && end > maxBytes) setTimeout(reject, DROP_MS, bodyTooLarge(maxBytes))
       // Into one buffer that grows: sent a byte at a time, a body in parts takes a hundred times its size.
-      if (size > body.length) body = start === 0 ? chunk : Buffer.concat([body], 2 * size)
-      if (start > 0) chunk.copy(body, start)
+      if (end > body.length && end <= maxBytes) body = size === 0 ? chunk : Buffer.concat([body], 2 * end)
+      if (size > 0) chunk.copy(body, size)
+      size = end
     })
     incoming.on('end', () => (size > maxBytes ? reject(bodyTooLarge(maxBytes)) : resolve(body.subarray(0, size))))
     incoming.on('close', () => incoming.readableEnded || reject(truncated))
@@ -72,9 +71,8 @@ export function receiveBody(maxBytes: number) {
   return createMiddleware<Env>(async function receiveBody(c, next) {
     if (postsLines(c)) return next()
     const { incoming } = c.env
-    const { headers } = incoming
-    const bytes = headers['transfer-encoding'] ? maxBytes : Number(headers['content-length'] ?? 0)
-    if (headers.expect && bytes > maxBytes) throw bodyTooLarge(maxBytes)
+    const bytes = incoming.headers['transfer-encoding'] ? maxBytes : Number(incoming.headers['content-length'] ?? 0)
+    if (incoming.headers.expect && bytes > maxBytes) throw bodyTooLarge(maxBytes)
     tellToSend(c.env)
     const received = () => receive(incoming, maxBytes)
     const body = await (bytes > SMALL_BODY_BYTES ? limited(received) : received())

@@ -94,9 +94,8 @@ export function createLog({ LOG_LEVEL: level, LOG_FORMAT: format }: Config, outp
     { write },
   )
   output.onDrain(() => {
-    const lines = lost
+    if (lost > 0) log.warn({ lines: lost }, 'lines of the log were lost')
     lost = 0
-    if (lines > 0) log.warn({ lines }, 'lines of the log were lost')
   })
   return log
 }

@@ -24,10 +24,8 @@ export async function changed<T extends { id: number; version: number }>(
     if (mayBeDone(error)) events.emit('changed', c, { operation, [noun]: id, outcome: 'unknown' })
     throw error
   })
-  if ('outcome' in result) {
-    if (result.outcome === 'unchanged') return result.row
-    throw problemOf(noun, result)
-  }
+  if ('outcome' in result && result.outcome === 'unchanged') return result.row
+  if ('outcome' in result) throw problemOf(noun, result)
   events.emit('changed', c, { operation, [noun]: result.id, version: result.version, outcome: 'done' })
   return result
 }

@@ -1,7 +1,7 @@
 import { Hono } from 'hono'
 import packageJson from '../../package.json' with { type: 'json' }
 import type { Pool } from '../db/pool.ts'
-import { events, REFUSALS } from '../events.ts'
+import { events, REFUSALS, underWay } from '../events.ts'
 import { NO_SNIFF } from '../http/answer.ts'
 import { methodOf, routeOf } from '../http/env.ts'
 import descriptions from './metrics.json' with { type: 'json' }
@@ -27,12 +27,8 @@ export function createMetrics(pool: Pool) {
   const statements = createHistogram(descriptions.db_client_operation_duration_seconds.buckets)
   const batches = createHistogram(descriptions.db_client_batch_size.buckets)
   const delays = createHistogram(descriptions.nodejs_eventloop_delay_seconds.buckets)
-  const underWay = { requests: 0, bodies: 0, streams: 0 }
   const refused = new Map(REFUSALS.map((why) => [why, 0]))
 
-  events.on('underWay', (what, change) => {
-    underWay[what] += change
-  })
   events.on('answered', (c, ms) => {
     const route = `http_request_method="${methodOf(c)}",http_route="${routeOf(c)}"`
     requests.observe(`${route},http_response_status_code="${c.res.status}",`, ms / 1000)
