@@ -1,4 +1,6 @@
+import { randomUUID } from 'node:crypto'
 import type { HttpBindings } from '@hono/node-server'
+import type { SpanContext } from '@opentelemetry/api'
 import type { Context } from 'hono'
 import { routePath } from 'hono/route'
 import type { Logger } from 'pino'
@@ -38,3 +40,19 @@ const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']
 
 /** The method, or `_OTHER`, as OpenTelemetry calls what a server does not know. */
 export const methodOf = ({ req: { method } }: Context) => (METHODS.includes(method) ? method : '_OTHER')
+
+/** What an X-Request-Id may be. */
+const REQUEST_ID = /^[\w.:+/=-]{1,128}$/
+
+/** The caller's `X-Request-Id` where it can stand in a log as it is, else a new one. */
+export const requestIdOf = (given: string | undefined): string =>
+  given && REQUEST_ID.test(given) ? given : randomUUID()
+
+/** Version 00 has these four parts, a later one may have more. Zeros and version ff are invalid. */
+const TRACEPARENT = /^(?!ff|00.{54})[\da-f]{2}-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-([\da-f]{2})(?:-|$)/
+
+/** What a `traceparent` header says; undefined for one that is not valid (W3C Trace Context, section 3.2). */
+export function parseTraceparent(header = ''): SpanContext | undefined {
+  const [, traceId, spanId, flags = ''] = TRACEPARENT.exec(header) ?? []
+  return traceId && spanId ? { traceId, spanId, traceFlags: Number.parseInt(flags, 16), isRemote: true } : undefined
+}

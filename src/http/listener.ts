@@ -3,8 +3,8 @@ import type { Duplex } from 'node:stream'
 import { getRequestListener, RequestError } from '@hono/node-server'
 import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import { NO_SNIFF } from './answer.ts'
+import { requestIdOf } from './env.ts'
 import { PROBLEM_HEADERS, Problem, problemJson, TITLES } from './problem.ts'
-import { requestIdOf } from './request-id.ts'
 
 export const MAX_HEADER_BYTES = 16 * 1024
 /** Requests of a connection that may wait for the answers before them. Each takes about 10 KB. */

@@ -12,9 +12,7 @@ import type { Config } from '../config.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { events, requestSpans } from '../events.ts'
 import { escapeLineEnds } from './answer.ts'
-import { type Env, methodOf, routeOf } from './env.ts'
-import { requestIdOf } from './request-id.ts'
-import { parseTraceparent } from './trace-context.ts'
+import { type Env, methodOf, parseTraceparent, requestIdOf, routeOf } from './env.ts'
 
 const STDOUT = 1
 

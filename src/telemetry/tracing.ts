@@ -6,8 +6,7 @@ import * as sdk from '@opentelemetry/sdk-trace'
 import { createMiddleware } from 'hono/factory'
 import packageJson from '../../package.json' with { type: 'json' }
 import { events, requestSpans } from '../events.ts'
-import { type Env, methodOf, routeOf } from '../http/env.ts'
-import { parseTraceparent } from '../http/trace-context.ts'
+import { type Env, methodOf, parseTraceparent, routeOf } from '../http/env.ts'
 import { statementName } from './statement-name.ts'
 
 /** Spans that are left are sent for no longer than this when the process stops. */
