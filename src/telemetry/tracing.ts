@@ -21,8 +21,6 @@ function end(span: otel.Span, errorType: string | undefined, time?: number) {
   span.end(time)
 }
 
-const isSampled = (span: otel.Span) => (span.spanContext().traceFlags & otel.TraceFlags.SAMPLED) !== 0
-
 /**
  * Makes a span of each request and of each statement, and sends them to the collector that OpenTelemetry's variables name.
  * They hold nothing that a client may choose freely, such as a path or a header. No request waits for the collector.
@@ -31,8 +29,7 @@ const isSampled = (span: otel.Span) => (span.spanContext().traceFlags & otel.Tra
  * @param onLost is called when the collector did not take spans
  */
 export function startTracing({ ratio, parentBased }: { ratio: number; parentBased: boolean }, onLost: () => void) {
-  const logger = { error: onLost, warn: onLost, info() {}, debug() {}, verbose() {} }
-  otel.diag.setLogger(logger, otel.DiagLogLevel.WARN)
+  otel.diag.setLogger({ error: onLost, warn: onLost, info() {}, debug() {}, verbose() {} }, otel.DiagLogLevel.WARN)
   const root = new sdk.TraceIdRatioBasedSampler(ratio)
   const provider = new sdk.TracerProvider({
     // What OpenTelemetry's variables say comes before what we say.
@@ -56,7 +53,7 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
 
   // A statement belongs to the first request that shared it. The others are linked to it.
   events.on('statement', (text, ms, spans, errorType) => {
-    const [first, ...others] = spans.filter(isSampled)
+    const [first, ...others] = spans.filter((span) => span.spanContext().traceFlags & otel.TraceFlags.SAMPLED)
     if (!first) return
     const { operation, table } = statementName(text)
     const what = { 'db.operation.name': operation, 'db.collection.name': table || undefined, 'db.query.text': text }
