@@ -3,8 +3,8 @@ import { EventEmitter } from 'node:events'
 import type { Span } from '@opentelemetry/api'
 import type { Context } from 'hono'
 
-/** What only so many of may be under way: requests in all, large bodies that arrive, and streams. */
-const LIMITED = ['requests', 'bodies', 'streams'] as const
+/** What only so many of may be under way: requests in all, large bodies that arrive, streams, and waits for a token's keys. */
+const LIMITED = ['requests', 'bodies', 'streams', 'keys'] as const
 export type Limited = (typeof LIMITED)[number]
 
 /**
@@ -12,7 +12,7 @@ export type Limited = (typeof LIMITED)[number]
  * asked, or the log not be written; 429 as its client has used up its quota. Or a connection was closed at once, because
  * there were too many.
  */
-export const REFUSALS = [...LIMITED, 'stopping', 'database', 'keys', 'log', 'quota', 'connections'] as const
+export const REFUSALS = [...LIMITED, 'stopping', 'database', 'log', 'quota', 'connections'] as const
 export type Refusal = (typeof REFUSALS)[number]
 
 /** What metrics and traces are made of. Where nobody listens, it costs next to nothing. */
@@ -34,7 +34,7 @@ export const events = new EventEmitter<{
 }>()
 
 /** How many are under way now, in this process. */
-export const underWay: Record<Limited, number> = { requests: 0, bodies: 0, streams: 0 }
+export const underWay: Record<Limited, number> = { requests: 0, bodies: 0, streams: 0, keys: 0 }
 
 /** The spans of the requests that the running code works for. Several where they share a statement; none without tracing. */
 export const requestSpans = new AsyncLocalStorage<readonly Span[]>()

@@ -1,7 +1,7 @@
 import { createLocalJWKSet, errors, type JWTVerifyGetKey } from 'jose'
 import * as z from 'zod'
 import { isSecure, type TokenRules } from '../config.ts'
-import { limit } from '../http/limits.ts'
+import { limited } from '../http/limits.ts'
 import { refuse } from '../http/problem.ts'
 
 /** After a load no token causes another one for so long. */
@@ -94,7 +94,6 @@ export function createKeys(rules: TokenRules, onChange: () => void, tell: (failu
 
   /** Loads once at a time. */
   const reload = () => (loading ??= load())
-  const limited = limit(WAITING_MAX, 'requests', UNAVAILABLE)
   void reload()
   setInterval(reload, RELOAD_INTERVAL_MS).unref()
 
@@ -104,7 +103,7 @@ export function createKeys(rules: TokenRules, onChange: () => void, tell: (failu
     } catch (error) {
       if (!(error instanceof errors.JWKSNoMatchingKey)) throw error
     }
-    if (performance.now() - loadedAt > COOL_DOWN_MS) await limited(reload)
+    if (performance.now() - loadedAt > COOL_DOWN_MS) await limited('keys', WAITING_MAX, reload, UNAVAILABLE)
     if (failure || !known) throw refuse('keys', UNAVAILABLE, COOL_DOWN_MS / 1000)
     return known(header, token)
   }

@@ -4,9 +4,9 @@ import { createMiddleware } from 'hono/factory'
 import * as z from 'zod'
 import type { Config } from '../config.ts'
 import type { Env } from './env.ts'
-import { assertPlain, tellToSend } from './limits.ts'
+import { assertPlain, limited, tellToSend } from './limits.ts'
 import { linesOf } from './lines.ts'
-import { ndjson, otherParameter, type Streams } from './ndjson.ts'
+import { ndjson, otherParameter } from './ndjson.ts'
 import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
 
@@ -46,7 +46,6 @@ function parse<T>(line: Buffer, schema: z.ZodType<T>, maxBytes: number): T | Pro
  */
 export function createEachLine<T>(
   config: Config,
-  streams: Streams,
   schema: z.ZodType<T>,
   create: (c: Context<Env>, value: T) => Promise<{ id: number }>,
 ) {
@@ -93,7 +92,7 @@ export function createEachLine<T>(
     assertPlain(c.env.incoming)
     // Each of their statements has a deadline, but all together have none.
     c.set('until', Number.POSITIVE_INFINITY)
-    return streams(() => {
+    return limited('streams', config.MAX_STREAMS, () => {
       tellToSend(c.env)
       return ndjson(c, results(c, conflict))
     })

@@ -12,19 +12,14 @@ const LARGE_BODIES_MAX = 64
 /** How long a body that is too large is read and dropped before the answer: at once, a client that still sends would meet a reset. */
 const DROP_MS = 1000
 
-/** Runs what it is given while fewer than `max` others run, else throws a 503. */
-export function limit(max: number, what: Limited, detail: string) {
-  let running = 0
-  return async function limited<T>(run: () => Promise<T>): Promise<T> {
-    if (running >= max) throw refuse(what, detail)
-    running++
-    underWay[what]++
-    try {
-      return await run()
-    } finally {
-      running--
-      underWay[what]--
-    }
+/** Runs what it is given while fewer than `max` others run in this process, else throws a 503. */
+export async function limited<T>(what: Limited, max: number, run: () => Promise<T>, detail?: string): Promise<T> {
+  if (underWay[what] >= max) throw refuse(what, detail ?? `Too many ${what} are under way.`)
+  underWay[what]++
+  try {
+    return await run()
+  } finally {
+    underWay[what]--
   }
 }
 
@@ -58,7 +53,7 @@ const receive = (incoming: IncomingMessage, maxBytes: number) =>
       size = end
     })
     incoming.on('end', () => (size > maxBytes ? reject(bodyTooLarge(maxBytes)) : resolve(body.subarray(0, size))))
-    incoming.on('close', () => incoming.readableEnded || reject(truncated))
+    incoming.on('close', () => reject(truncated))
   })
 
 /**
@@ -66,32 +61,28 @@ const receive = (incoming: IncomingMessage, maxBytes: number) =>
  * not, 415 if it is compressed, and 503 with too many large ones on their way. A request whose body dawdles takes no
  * place of those that can be answered. Lines are left to `createEachLine`.
  */
-export function receiveBody(maxBytes: number) {
-  const limited = limit(LARGE_BODIES_MAX, 'bodies', 'Too many large bodies are arriving.')
-  return createMiddleware<Env>(async function receiveBody(c, next) {
+export const receiveBody = (maxBytes: number) =>
+  createMiddleware<Env>(async function receiveBody(c, next) {
     if (postsLines(c)) return next()
     const { incoming } = c.env
     const bytes = incoming.headers['transfer-encoding'] ? maxBytes : Number(incoming.headers['content-length'] ?? 0)
     if (incoming.headers.expect && bytes > maxBytes) throw bodyTooLarge(maxBytes)
     tellToSend(c.env)
     const received = () => receive(incoming, maxBytes)
-    const body = await (bytes > SMALL_BODY_BYTES ? limited(received) : received())
+    const body = await (bytes > SMALL_BODY_BYTES ? limited('bodies', LARGE_BODIES_MAX, received) : received())
     assertPlain(incoming)
     c.set('body', body)
     // Where node-server looks for a body that has been read already.
     Object.assign(incoming, { rawBody: body })
     return next()
   })
-}
 
 /**
  * 503 at once for what comes while `max` requests are under way: a queue without end helps nobody. The others have
  * `deadlineMs` for all that they need of the database.
  */
-export function limitRequests(max: number, deadlineMs: number) {
-  const limited = limit(max, 'requests', 'Too many requests are under way.')
-  return createMiddleware<Env>(function limitRequests(c, next) {
+export const limitRequests = (max: number, deadlineMs: number) =>
+  createMiddleware<Env>(function limitRequests(c, next) {
     c.set('until', performance.now() + deadlineMs)
-    return limited(next)
+    return limited('requests', max, next)
   })
-}

@@ -76,15 +76,14 @@ export function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
 export function createListener(fetch: Parameters<typeof getRequestListener>[0], stopping: AbortSignal) {
   async function answering(...[request, env]: Parameters<typeof fetch>) {
     const response = await fetch(request, env)
-    // A stream has answered by itself. What says so is no longer known where middleware has added a header to it.
+    // A stream has answered by itself.
     return env.outgoing.headersSent ? RESPONSE_ALREADY_SENT : response
   }
   const respond = getRequestListener(answering, {
     // Of an HTTP/1.0 request that names no host.
     hostname: 'localhost',
     // No URL can be made of the host and the path: left unanswered, because only the listener has the request.
-    errorHandler: (error) =>
-      error instanceof RequestError ? undefined : new Response(null, { status: 500, headers: NO_SNIFF }),
+    errorHandler: (error) => (error instanceof RequestError ? undefined : new Response(null, { status: 500 })),
   })
   return async function listener(request: IncomingMessage, response: ServerResponse) {
     const { socket } = request

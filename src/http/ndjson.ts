@@ -1,20 +1,15 @@
 import { pipeline } from 'node:stream/promises'
-import { RESPONSE_ALREADY_SENT } from '@hono/node-server/utils/response'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import { parseAccept } from 'hono/utils/accept'
 import { answer, escapeLineEnds, NO_SNIFF } from './answer.ts'
 import type { Env } from './env.ts'
-import { limit } from './limits.ts'
+import { limited } from './limits.ts'
 import { idAfter, wantsFresh } from './list.ts'
 import { Problem, problemFor, problemJson } from './problem.ts'
 import { NDJSON_MEDIA_TYPE } from './validate.ts'
 
 const HEADERS = { 'Cache-Control': 'private, no-store', Vary: 'Accept', 'Content-Type': NDJSON_MEDIA_TYPE, ...NO_SNIFF }
-
-/** Runs a stream, of rows that go out or of lines that come in: at most `max` at a time, more get 503. */
-export const limitStreams = (max: number) => limit(max, 'streams', 'Too many streams are under way.')
-export type Streams = ReturnType<typeof limitStreams>
 
 /** Whether `Accept` names ndjson, and nothing that it wants more (RFC 9110, section 12.5.1). */
 export function wantsNdjson(c: Context): boolean {
@@ -45,7 +40,7 @@ export async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) 
   c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
   // Rejects when the client hangs up: nobody is left to be told.
   await pipeline(body, c.env.outgoing).catch(() => {})
-  return RESPONSE_ALREADY_SENT
+  return c.body(null)
 }
 
 /** A parameter of the query other than the one that goes with lines. */
@@ -53,14 +48,15 @@ export const otherParameter = (c: Context, known: string) => Object.keys(c.req.q
 
 /**
  * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler.
+ * At most `max` streams go in or out at a time, more get 503.
  */
-export function streamInstead(streams: Streams, streamAfter: (id: number, fresh: boolean) => AsyncGenerator<object[]>) {
+export function streamInstead(max: number, streamAfter: (id: number, fresh: boolean) => AsyncGenerator<object[]>) {
   return createMiddleware<Env>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
     const unfit = otherParameter(c, 'cursor')
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
     const after = idAfter(c.req.query('cursor'))
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
-    return streams(() => ndjson(c, streamAfter(after, wantsFresh(c))))
+    return limited('streams', max, () => ndjson(c, streamAfter(after, wantsFresh(c))))
   })
 }

@@ -6,7 +6,7 @@ import { answerPresent, CACHE, startingVersions, versionHeaders } from '../http/
 import type { Env } from '../http/env.ts'
 import { idempotencyOf } from '../http/idempotency.ts'
 import { idAfter, LIMIT_DEFAULT, nextLink, type Page, pageOf, pageOfIds, textAfter, wantsFresh } from '../http/list.ts'
-import { limitStreams, streamInstead } from '../http/ndjson.ts'
+import { streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
 import { PathId } from '../http/path.ts'
 import { changed, found } from '../http/refusal.ts'
@@ -19,7 +19,6 @@ const NOUN = 'user'
 
 /** The routes under `/users`. */
 export function userRoutes(store: UserStore, config: Config) {
-  const streams = limitStreams(config.MAX_STREAMS)
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   /** The users that a query asks for: those with its ids, those whose names begin so, or all by id. */
@@ -41,12 +40,12 @@ export function userRoutes(store: UserStore, config: Config) {
     return json(c, user, 200, versionHeaders(version))
   }
 
-  const createLines = createEachLine(config, streams, UserLine, (c, { username, email }) =>
+  const createLines = createEachLine(config, UserLine, (c, { username, email }) =>
     changed(c, NOUN, 'create', (until) => store.createAmongMany({ username, email, key: null, hash: null }, until)),
   )
 
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(streams, store.stream), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(config.MAX_STREAMS, store.stream), async (c) => {
       const asPage = config.PAGE === 'on' && wantsHtml(c)
       // The forms of the page lead back to it: a person looks there for what was just done.
       const { rows: users, ...page } = await listed(c.req.valid('query'), asPage || wantsFresh(c), c.get('until'))

@@ -6,7 +6,7 @@ import { answerPresent, CACHE, startingVersions, versionHeaders } from '../../..
 import type { Env } from '../../../src/http/env.ts'
 import { idempotencyOf } from '../../../src/http/idempotency.ts'
 import { idAfter, LIMIT_DEFAULT, nextLink, pageOf, pageOfIds, wantsFresh } from '../../../src/http/list.ts'
-import { limitStreams, streamInstead } from '../../../src/http/ndjson.ts'
+import { streamInstead } from '../../../src/http/ndjson.ts'
 import { PathId } from '../../../src/http/path.ts'
 import { changed, found } from '../../../src/http/refusal.ts'
 import { PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid } from '../../../src/http/validate.ts'
@@ -17,7 +17,6 @@ const NOUN = 'note'
 
 /** The routes under `/notes`. */
 export function noteRoutes(store: NoteStore, config: Config) {
-  const streams = limitStreams(config.MAX_STREAMS)
   const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
 
   async function change(c: Context<Env>, id: number, patch: NotePatch) {
@@ -27,12 +26,12 @@ export function noteRoutes(store: NoteStore, config: Config) {
     return json(c, note, 200, versionHeaders(version))
   }
 
-  const createLines = createEachLine(config, streams, NoteLine, (c, { userId, text }) =>
+  const createLines = createEachLine(config, NoteLine, (c, { userId, text }) =>
     changed(c, NOUN, 'create', (until) => store.createAmongMany({ userId, text, key: null, hash: null }, until)),
   )
 
   return new Hono<Env>()
-    .get('/', valid('query', ListQuery), streamInstead(streams, store.stream), async (c) => {
+    .get('/', valid('query', ListQuery), streamInstead(config.MAX_STREAMS, store.stream), async (c) => {
       const { id: ids, limit = LIMIT_DEFAULT, cursor } = c.req.valid('query')
       const until = c.get('until')
       const place = () => ({ limit: limit + 1, after: idAfter(cursor), fresh: wantsFresh(c) })
