@@ -228,7 +228,7 @@ describe('authentication', () => {
     expect(parseConfig({ AUTH_ISSUER, AUTH_AUDIENCE }).auth).toEqual({
       readScope: 'users:read',
       writeScope: 'users:write',
-      tokens: { issuer: AUTH_ISSUER, audience: AUTH_AUDIENCE, types: ['at+jwt', 'application/at+jwt'] },
+      tokens: { issuer: AUTH_ISSUER, audience: AUTH_AUDIENCE, types: ['at+jwt'] },
     })
   })
 

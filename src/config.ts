@@ -8,6 +8,7 @@ const integer = (minimum: number, maximum: number) => {
   return z.string().regex(/^\d+$/, error).pipe(z.coerce.number<string>().min(minimum, error).max(maximum, error))
 }
 
+const text = z.string().optional()
 const GIB = 2 ** 30
 const DAY_MS = 86_400_000
 /** The database is given up so long before DEADLINE_MS, for the answer to be there in time. */
@@ -30,21 +31,21 @@ const readBy = <T>(read: (text: string) => T) =>
     }
   })
 
-const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, ''))
+const databaseUrl = readBy(parseAddress).optional()
+const host = readBy(parseHost)
+const passwordFile = readBy((path) => readFileSync(path, 'utf8').replace(/\r?\n$/, '')).optional()
 
 /** A list, with spaces or commas between two of it. */
-const listOf = <T extends z.ZodType>(item: T) => z.preprocess((text) => String(text).split(/[\s,]+/), z.array(item))
+const listOf = <T extends z.ZodType>(item: T) =>
+  z.preprocess((list) => String(list).split(/[\s,]+/), z.array(item)).optional()
 
 const rate = z.string().regex(/^[1-9]\d{0,5}\/[1-9]\d{0,4}$/, 'must be requests/seconds, from 1/1 to 999999/99999')
 const network = z.union([z.cidrv4(), z.cidrv6()], 'must be networks, such as 10.0.0.0/8 or 203.0.113.5/32')
 
-/** Whether nobody on the way can change what comes from there: by https, or from this machine. */
-export function isSecure(text: string): boolean {
-  const { protocol, hostname = '' } = URL.parse(text) ?? {}
-  return protocol === 'https:' || (protocol === 'http:' && /^(localhost|127(\.\d+){3}|\[::1\])$/.test(hostname))
-}
-
-const secureUrl = z.string().refine(isSecure, 'must be a URL with https; http is only for this machine')
+const https = z.url({ protocol: /^https$/ })
+const localHttp = z.url({ protocol: /^http$/, hostname: /^(localhost|127(\.\d+){3}|\[::1\])$/ })
+/** Where nobody on the way can change what comes from there. */
+export const secureUrl = z.union([https, localHttp], 'must be a URL with https; http is only for this machine')
 /** Scopes, with spaces between them (RFC 6749, section 3.3). */
 const scopes = z.string().regex(/^[!#-[\]-~]+( [!#-[\]-~]+)*$/, 'must be scopes, with one space between two')
 const scope = scopes.regex(/^\S+$/, 'must be one scope')
@@ -62,7 +63,7 @@ const SAMPLERS = [...RATIO_SAMPLERS, ...RATIO_SAMPLERS.map((name) => `parentbase
 /** Every setting: its name in the environment, its default, its unit and its meaning. */
 const Settings = z.object({
   PORT: integer(0, 65_535).default(3000).describe('Port to listen on; 0 picks a free one'),
-  HOST: z.string().optional().describe('Address to listen on; all of them if unset'),
+  HOST: text.describe('Address to listen on; all of them if unset'),
   PAGE: oneOf(['on', 'off']).default('on').describe('on or off: pages for people at /users'),
   // Whoever sends requests here learns meanwhile to stop.
   DRAIN_DELAY_MS: milliseconds(2000, 'How long it keeps answering after SIGTERM, in ms'),
@@ -74,9 +75,7 @@ const Settings = z.object({
   REQUEST_TIMEOUT_MS: milliseconds(30_000, 'Longest time for a whole request, or a line of many, to arrive, in ms'),
   IDLE_TIMEOUT_MS: milliseconds(60_000, 'How long a client may be idle in the middle of a request, in ms'),
 
-  CORS_ORIGINS: listOf(origin)
-    .optional()
-    .describe('Origins whose pages may use the API, by spaces or commas; none if unset'),
+  CORS_ORIGINS: listOf(origin).describe('Origins whose pages may use the API, by spaces or commas; none if unset'),
 
   LOG_LEVEL: oneOf(LOG_LEVELS).default('info').describe('fatal, error, warn, info, debug, trace or silent'),
   LOG_FORMAT: oneOf(LOG_FORMATS).default('auto').describe('json, google, pretty, or auto: pretty on a terminal'),
@@ -91,45 +90,38 @@ const Settings = z.object({
   MAX_REQUESTS: integer(1, 1_000_000).default(1000).describe('Concurrent requests; more get 503'),
   MAX_STREAMS: integer(1, 100).default(4).describe('Concurrent streams, out or in; more get 503'),
   RATE_LIMIT: rate.optional().describe('Requests of a client in so many seconds, such as 100/60; no limit if unset'),
-  TRUSTED_PROXIES: listOf(network)
-    .optional()
-    .describe('Networks of the proxies whose X-Forwarded-For names the client'),
+  TRUSTED_PROXIES: listOf(network).describe('Networks of the proxies whose X-Forwarded-For names the client'),
 
-  DATABASE_URL: readBy(parseAddress)
-    .optional()
-    .describe('postgres://user:password@host:port/database?sslmode=…; or its parts:'),
-  DB_HOST: readBy(parseHost).default('localhost').describe('Host of the database, or the folder of its socket'),
+  DATABASE_URL: databaseUrl.describe('postgres://user:password@host:port/database?sslmode=…; or its parts:'),
+  DB_HOST: host.default('localhost').describe('Host of the database, or the folder of its socket'),
   DB_PORT: integer(1, 65_535).default(5432).describe('Port of the database'),
   DB_NAME: z.string().default('postgres').describe('Name of the database'),
   DB_USER: z.string().default('postgres').describe('Role to log in as'),
-  DB_PASSWORD: z.string().optional().describe('Its password'),
-  DB_PASSWORD_FILE: passwordFile.optional().describe('File that holds the password, such as a mounted Secret'),
+  DB_PASSWORD: text.describe('Its password'),
+  DB_PASSWORD_FILE: passwordFile.describe('File that holds the password, such as a mounted Secret'),
   DB_SSLMODE: oneOf(SSL_MODES).default('disable').describe('disable, prefer, require, verify-ca or verify-full'),
   DB_SSLROOTCERT: readBy(checkRootCert).optional().describe("File of the certificates that may vouch for the server's"),
-  DATABASE_READ_URL: readBy(parseAddress)
-    .optional()
-    .describe('Replicas that answer pages, in the form of DATABASE_URL; or the parts that differ:'),
-  DB_READ_HOST: readBy(parseHost).optional().describe('Host of the replicas; none are asked if unset'),
+  DATABASE_READ_URL: databaseUrl.describe(
+    'Replicas that answer pages, in the form of DATABASE_URL; or the parts that differ:',
+  ),
+  DB_READ_HOST: host.optional().describe('Host of the replicas; none are asked if unset'),
   DB_READ_PORT: integer(1, 65_535).optional().describe("Their port; the primary's if unset"),
   DB_READ_MAX_LAG_MS: integer(500, 3_600_000).default(2000).describe('How old a page from a replica may be, in ms'),
   DB_CONNECTIONS: integer(MIN_CONNECTIONS, 100)
     .default(9)
     .describe('Connections; two of them are never given to writes'),
-  DB_API_USER: z.string().optional().describe('Role that `migrate` creates for the API and grants its rights'),
-  DB_API_PASSWORD: z.string().optional().describe('Its password'),
-  DB_API_PASSWORD_FILE: passwordFile.optional().describe('File that holds its password'),
+  DB_API_USER: text.describe('Role that `migrate` creates for the API and grants its rights'),
+  DB_API_PASSWORD: text.describe('Its password'),
+  DB_API_PASSWORD_FILE: passwordFile.describe('File that holds its password'),
   MIGRATE_WAIT_MS: milliseconds(60_000, 'How long `migrate` waits for the database and for locks, in ms'),
 
   AUTH_ISSUER: secureUrl.optional().describe('Issuer whose access tokens are taken; none are if unset'),
-  AUTH_AUDIENCE: z.string().optional().describe('`aud` of its tokens: the name of this service there'),
+  AUTH_AUDIENCE: text.describe('`aud` of its tokens: the name of this service there'),
   AUTH_JWKS_URL: secureUrl.optional().describe("URL of the issuer's keys; asked of the issuer if unset"),
   AUTH_TOKEN_TYPE: oneOf(['at+jwt', 'JWT']).default('at+jwt').describe('at+jwt, or JWT for tokens of either type'),
   AUTH_READ_SCOPE: scope.default('users:read').describe('Scope that a token needs to read'),
   AUTH_WRITE_SCOPE: scope.default('users:write').describe('Scope that a token needs to create, change and delete'),
-  AUTH_IAP_AUDIENCE: z
-    .string()
-    .optional()
-    .describe("`aud` of Identity-Aware Proxy's assertions; none are taken if unset"),
+  AUTH_IAP_AUDIENCE: text.describe("`aud` of Identity-Aware Proxy's assertions; none are taken if unset"),
   AUTH_IAP_ISSUER: z.string().default('https://cloud.google.com/iap').describe('Issuer of the assertions'),
   AUTH_IAP_JWKS_URL: secureUrl.default('https://www.gstatic.com/iap/verify/public_key-jwk').describe('URL of its keys'),
   AUTH_IAP_SCOPES: scopes.optional().describe('Scopes of who comes through it; only AUTH_READ_SCOPE if unset'),
@@ -138,7 +130,7 @@ const Settings = z.object({
   OTEL_EXPORTER_OTLP_ENDPOINT: url.optional().describe('Collector that takes spans; there are none if unset'),
   OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: url.optional().describe('The same, with the whole path'),
   OTEL_EXPORTER_OTLP_PROTOCOL: z.string().default('http/json').describe('http/json is the only one'),
-  OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: z.string().optional().describe('The same, for spans alone'),
+  OTEL_EXPORTER_OTLP_TRACES_PROTOCOL: text.describe('The same, for spans alone'),
   OTEL_TRACES_SAMPLER: oneOf(SAMPLERS).default('parentbased_always_on').describe('How traces are chosen'),
   OTEL_TRACES_SAMPLER_ARG: share.default(1).describe('Share of the traces that a traceidratio sampler takes'),
   OTEL_SDK_DISABLED: z.stringbool('must be true or false').default(false).describe('true for no spans at all'),
@@ -186,16 +178,16 @@ function authOf(s: z.output<typeof Settings>, given: object) {
   const named = settings.find(({ name }) => name.startsWith('AUTH_') && name in given)
   if (!named) return undefined
   if (!issuer && !iapAudience) throw new ConfigError(`${named.name} needs AUTH_ISSUER or AUTH_IAP_AUDIENCE.`)
-  const readScope = s.AUTH_READ_SCOPE
-  const ofAccess = ['at+jwt', 'application/at+jwt']
-  const types = s.AUTH_TOKEN_TYPE === 'JWT' ? ['jwt', ...ofAccess] : ofAccess
-  const ofIap = { issuer: s.AUTH_IAP_ISSUER, jwksUrl: s.AUTH_IAP_JWKS_URL, types: ['jwt'] }
+  const { AUTH_READ_SCOPE: readScope, AUTH_WRITE_SCOPE: writeScope } = s
+  const types = s.AUTH_TOKEN_TYPE === 'JWT' ? ['jwt', 'at+jwt'] : ['at+jwt']
+  const access = { jwksUrl: s.AUTH_JWKS_URL, types, scopes: undefined }
   const iapScopes = s.AUTH_IAP_SCOPES?.split(' ') ?? [readScope]
+  const iap = { issuer: s.AUTH_IAP_ISSUER, jwksUrl: s.AUTH_IAP_JWKS_URL, types: ['jwt'], scopes: iapScopes }
   return {
     readScope,
-    writeScope: s.AUTH_WRITE_SCOPE,
-    tokens: issuer && audience ? { issuer, audience, jwksUrl: s.AUTH_JWKS_URL, types, scopes: undefined } : undefined,
-    iap: iapAudience ? { ...ofIap, audience: iapAudience, scopes: iapScopes } : undefined,
+    writeScope,
+    tokens: issuer && audience ? { issuer, audience, ...access } : undefined,
+    iap: iapAudience ? { audience: iapAudience, ...iap } : undefined,
   }
 }
 
@@ -216,16 +208,13 @@ export function parseConfig(env: Record<string, string | undefined>) {
     if (s[name] > s[bound] && s[bound] > 0) throw new ConfigError(`${name} must not be more than ${bound}, ${why}.`)
   }
   if (s.METRICS_PORT === s.PORT && s.PORT > 0) throw new ConfigError('METRICS_PORT must not be the same as PORT.')
-  const password = s.DB_PASSWORD ?? s.DB_PASSWORD_FILE ?? ''
   if (s.DB_SSLROOTCERT && s.DB_SSLMODE === 'disable') throw new ConfigError('DB_SSLROOTCERT needs a DB_SSLMODE.')
-  const tls = { ssl: s.DB_SSLMODE, rootCert: s.DB_SSLROOTCERT }
-  const parts = { host: s.DB_HOST, port: s.DB_PORT, database: s.DB_NAME, user: s.DB_USER, password, ...tls }
-  const address: Address = s.DATABASE_URL ?? parts
-  if (s.DB_READ_PORT && !s.DB_READ_HOST && !s.DATABASE_READ_URL) {
-    throw new ConfigError('DB_READ_PORT needs DB_READ_HOST.')
-  }
+  const server = { host: s.DB_HOST, port: s.DB_PORT, ssl: s.DB_SSLMODE, rootCert: s.DB_SSLROOTCERT }
+  const login = { database: s.DB_NAME, user: s.DB_USER, password: s.DB_PASSWORD ?? s.DB_PASSWORD_FILE ?? '' }
+  const address: Address = s.DATABASE_URL ?? { ...server, ...login }
   const readParts = s.DB_READ_HOST && { ...address, host: s.DB_READ_HOST, port: s.DB_READ_PORT ?? address.port }
   const readAddress = s.DATABASE_READ_URL ?? (readParts || undefined)
+  if (s.DB_READ_PORT && !readAddress) throw new ConfigError('DB_READ_PORT needs DB_READ_HOST.')
   const apiPassword = s.DB_API_PASSWORD ?? s.DB_API_PASSWORD_FILE ?? ''
   if (s.DB_API_USER && !apiPassword) throw new ConfigError('DB_API_USER needs DB_API_PASSWORD or DB_API_PASSWORD_FILE.')
   /** What each request has for all that it needs of the database, in ms. */

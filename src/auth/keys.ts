@@ -1,6 +1,6 @@
 import { createLocalJWKSet, errors, type JWTVerifyGetKey } from 'jose'
 import * as z from 'zod'
-import { isSecure, type TokenRules } from '../config.ts'
+import { secureUrl, type TokenRules } from '../config.ts'
 import { limited } from '../http/limits.ts'
 import { refuse } from '../http/problem.ts'
 
@@ -10,31 +10,29 @@ const RELOAD_INTERVAL_MS = 600_000
 const LOAD_TIMEOUT_MS = 3000
 /** Requests that wait for a load at a time: one connection can send any number, whose answers nobody has to take. */
 const WAITING_MAX = 1000
-const MAX_BYTES = 256 * 1024
+const MAX_LENGTH = 256 * 1024
 
 /** What tokens may be signed with: asymmetric algorithms alone (RFC 8725, section 3.1). */
 export const ALGORITHMS = ['RS256', 'PS256', 'ES256', 'EdDSA', 'Ed25519']
 /** The algorithm of a key that names none: each key has exactly one (RFC 8725, section 3.1). */
 const ALGORITHM_OF: Record<string, string> = { RSA: 'RS256', EC: 'ES256', OKP: 'EdDSA' }
 
-const Key = z.looseObject({ kty: z.string(), alg: z.string().optional() })
 /** What is no key is left out (RFC 7517, section 5). */
-const KeySet = z.object({ keys: z.array(Key.nullable().catch(null)) })
-const Description = z.object({ issuer: z.string(), jwks_uri: z.string().refine(isSecure) })
+const Key = z.looseObject({ kty: z.string(), alg: z.string().optional() }).catch({ kty: '' })
+const KeySet = z.object({ keys: z.array(Key) })
+const Description = z.object({ issuer: z.string(), jwks_uri: secureUrl })
 
 const UNAVAILABLE = 'The keys that tokens are verified with cannot be had now.'
 
 async function fetchJson<T>(url: string, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> {
   const { status, body } = await fetch(url, { signal, redirect: 'manual' })
-  const parts: Uint8Array[] = []
-  let size = 0
-  for await (const part of body ?? []) {
-    parts.push(part)
-    size += part.length
-    if (size > MAX_BYTES) throw new Error(`${url} has more than ${MAX_BYTES} bytes`)
+  let text = ''
+  for await (const part of body?.pipeThrough(new TextDecoderStream()) ?? []) {
+    text += part
+    if (text.length > MAX_LENGTH) throw new Error(`${url} has more than ${MAX_LENGTH} characters`)
   }
   if (status !== 200) throw new Error(`${url} answers ${status}`)
-  const { data, success } = schema.safeParse(JSON.parse(Buffer.concat(parts).toString()))
+  const { data, success } = schema.safeParse(JSON.parse(text))
   if (!success) throw new Error(`${url} lacks what it must have`)
   return data
 }
@@ -55,8 +53,8 @@ async function discover(issuer: string, signal: AbortSignal): Promise<string> {
 async function fetchKeys({ issuer, jwksUrl }: TokenRules): Promise<string> {
   const signal = AbortSignal.timeout(LOAD_TIMEOUT_MS)
   const { keys } = await fetchJson(jwksUrl ?? (await discover(issuer, signal)), KeySet, signal)
-  const named = keys.map((key) => ({ ...key, alg: key?.alg ?? ALGORITHM_OF[key?.kty ?? ''] ?? '' }))
-  const usable = named.filter(({ alg }) => ALGORITHMS.includes(alg))
+  const named = keys.map((key) => ({ alg: ALGORITHM_OF[key.kty], ...key }))
+  const usable = named.filter(({ alg = '' }) => ALGORITHMS.includes(alg))
   if (usable.length === 0) throw new Error('no key of the issuer can be used')
   return JSON.stringify({ keys: usable })
 }
@@ -72,7 +70,7 @@ const reasonOf = ({ message, cause }: Error) =>
  */
 export function createKeys(rules: TokenRules, onChange: () => void, tell: (failure?: string) => void): JWTVerifyGetKey {
   let text = ''
-  let known: JWTVerifyGetKey | undefined
+  let known: JWTVerifyGetKey = createLocalJWKSet({ keys: [] })
   let failure: string | undefined
   let loading: Promise<void> | undefined
   let loadedAt = Number.NEGATIVE_INFINITY
@@ -99,12 +97,12 @@ export function createKeys(rules: TokenRules, onChange: () => void, tell: (failu
 
   return async function find(header, token) {
     try {
-      if (known) return await known(header, token)
+      return await known(header, token)
     } catch (error) {
       if (!(error instanceof errors.JWKSNoMatchingKey)) throw error
     }
     if (performance.now() - loadedAt > COOL_DOWN_MS) await limited('keys', WAITING_MAX, reload, UNAVAILABLE)
-    if (failure || !known) throw refuse('keys', UNAVAILABLE, COOL_DOWN_MS / 1000)
+    if (failure) throw refuse('keys', UNAVAILABLE, COOL_DOWN_MS / 1000)
     return known(header, token)
   }
 }

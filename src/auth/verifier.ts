@@ -18,13 +18,11 @@ const COMPACT = /^[\w-]+\.[\w-]+\.[\w-]+$/
 
 const unfit = (claim: string) => new TokenRefused(`The token's ${claim} is not what it must be.`)
 
-/** What the client may know. Only of tokens that the issuer has signed it says more than that they are not valid. */
-function refusalOf(error: unknown) {
-  if (error instanceof Problem || error instanceof TokenRefused) return error
-  if (error instanceof errors.JWTExpired) return new TokenRefused('The token has expired.')
-  return error instanceof errors.JWTClaimValidationFailed
-    ? unfit(error.claim)
-    : new TokenRefused('The token is not valid.')
+/** Tells the client what it may know. Only of tokens that the issuer has signed it says more than that they are not valid. */
+function refuse(error: unknown): never {
+  if (error instanceof errors.JWTExpired) throw new TokenRefused('The token has expired.')
+  if (error instanceof errors.JWTClaimValidationFailed) throw unfit(error.claim)
+  throw error instanceof Problem || error instanceof TokenRefused ? error : new TokenRefused('The token is not valid.')
 }
 
 const isName = (value: unknown): value is string => typeof value === 'string' && NAME.test(value)
@@ -48,7 +46,8 @@ function createVerifier(rules: TokenRules, known: string[], tell: (failure?: str
     const { payload, protectedHeader } = await jwtVerify(token, getKey, { algorithms: ALGORITHMS, ...claims })
     const { sub, email, exp = 0 } = payload
     const { typ = '' } = protectedHeader
-    if (!types.includes(typ.toLowerCase())) throw unfit('typ')
+    // "application/" may be left out (RFC 7515, section 4.1.9).
+    if (!types.includes(typ.toLowerCase().replace(/^application\//, ''))) throw unfit('typ')
     if (!isName(sub)) throw unfit('sub')
     // In words of our own: a part of the token's text would keep all of it in memory.
     const scopes = rules.scopes ?? known.filter((scope) => scopesIn(payload).includes(scope))
@@ -58,7 +57,7 @@ function createVerifier(rules: TokenRules, known: string[], tell: (failure?: str
   async function remember(id: string, token: string) {
     // Where the keys change meanwhile, nobody looks here any more.
     const memory = remembered
-    const verified = await check(token).catch((error) => Promise.reject(refusalOf(error)))
+    const verified = await check(token).catch(refuse)
     const [oldest = id] = memory.size < REMEMBERED_MAX ? [] : memory.keys()
     memory.delete(oldest)
     memory.set(id, verified)
