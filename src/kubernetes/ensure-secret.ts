@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { isIPv6 } from 'node:net'
 import { setDefaultCACertificates } from 'node:tls'
+import * as z from 'zod'
 import { retry, TransientError } from '../retry.ts'
 
 /** What the database's Secret holds: the API role's password, and that of the role that owns the schema. */
@@ -38,7 +39,7 @@ export function inClusterOptions(env: Record<string, string | undefined>, direct
 export type EnsureSecretOptions = ReturnType<typeof inClusterOptions>
 
 /** A Secret, or why there is none. */
-type Body = { data?: Record<string, string>; message?: string }
+const Body = z.object({ data: z.record(z.string(), z.string()).optional(), message: z.string().optional() })
 
 /**
  * Creates the database's Secret with random passwords if there is none. An existing one is never changed. Of several
@@ -51,8 +52,7 @@ export async function ensureSecret(options: EnsureSecretOptions): Promise<'creat
   return retry(waitMs, async () => {
     const found = await ask(options, `get Secret ${name}`, [200, 404], `/${name}`)
     if (found.status === 404) {
-      const body = JSON.stringify(manifest(name))
-      const made = await ask(options, 'create Secrets', [201, 409], '', { method: 'POST', body })
+      const made = await ask(options, 'create Secrets', [201, 409], '', manifest(name))
       return made.status === 201 ? 'created' : 'exists' // 409: another pod was first
     }
     const missing = KEYS.filter((key) => !found.data?.[key])
@@ -75,40 +75,29 @@ const manifest = (name: string) => ({
       'app.kubernetes.io/managed-by': 'ensure-secret',
     },
   },
-  type: 'Opaque',
   stringData: Object.fromEntries(KEYS.map((key) => [key, randomBytes(PASSWORD_BYTES).toString('base64url')])),
 })
 
 /**
- * Sends a request about the namespace's Secrets.
+ * Reads about the namespace's Secrets, or creates one that is given.
  * @returns the answer, if its status is one of `expected`
  * @throws with a sentence for the operator; TransientError where trying again may help
  */
-async function ask(options: EnsureSecretOptions, deed: string, expected: number[], path: string, init?: RequestInit) {
-  const { status, body } = await call(options, path, init)
-  if (expected.includes(status)) return { status, data: body.data }
-  const { message = 'no reason given' } = body
+async function ask(options: EnsureSecretOptions, deed: string, expected: number[], path: string, secret?: object) {
+  const { server, token, namespace } = options
+  const url = `${server}/api/v1/namespaces/${namespace}/secrets${path}`
+  const headers = { authorization: `Bearer ${token}`, 'content-type': 'application/json' }
+  const signal = AbortSignal.timeout(ATTEMPT_TIMEOUT_MS)
+  const answer = await fetch(url, { ...(secret && { method: 'POST', body: JSON.stringify(secret) }), headers, signal })
+    .then(async (response) => ({ status: response.status, ...Body.parse(await response.json()) }))
+    .catch((error) => {
+      // A TypeError of fetch says only that it failed, and its cause says why.
+      throw new TransientError(`The Kubernetes API at ${server} cannot be reached: ${error.cause ?? error}`)
+    })
+  const { status, message = 'no reason given' } = answer
+  if (expected.includes(status)) return answer
   // A new Role takes a moment to be known: so 401 and 403 too.
   const Reason = [401, 403, 429].includes(status) || status >= 500 ? TransientError : Error
   const advice = status === 403 ? ' Apply the Role and RoleBinding ensure-secret of kustomize/base.' : ''
-  throw new Reason(`ensure-secret cannot ${deed} in namespace ${options.namespace}: ${message} (${status}).${advice}`)
-}
-
-/** @throws TransientError where no JSON comes in time */
-async function call({ server, token, namespace }: EnsureSecretOptions, path: string, init?: RequestInit) {
-  try {
-    const response = await fetch(`${server}/api/v1/namespaces/${namespace}/secrets${path}`, {
-      ...init,
-      headers: { authorization: `Bearer ${token}`, accept: 'application/json', 'content-type': 'application/json' },
-      signal: AbortSignal.timeout(ATTEMPT_TIMEOUT_MS),
-    })
-    const { status, headers } = response
-    if (!headers.get('content-type')?.startsWith('application/json')) throw new Error(`HTTP ${status}, and no JSON`)
-    const body: Body = JSON.parse(await response.text())
-    return { status, body }
-  } catch (error) {
-    // A TypeError of fetch says only that it failed, and its cause says why.
-    const reason = error instanceof TypeError ? error.cause : error
-    throw new TransientError(`The Kubernetes API at ${server} cannot be reached: ${reason}`, { cause: error })
-  }
+  throw new Reason(`ensure-secret cannot ${deed} in namespace ${namespace}: ${message} (${status}).${advice}`)
 }
