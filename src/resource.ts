@@ -19,12 +19,9 @@ export type Versions = readonly number[] | undefined
 /** What makes a retry of a POST safe: the client's key, and a hash of the values that it creates; nulls without a key. */
 export type Idempotency = { key: string | null; hash: string | null }
 
-/** What was found, if it is there and its version is one of `versions`. */
-export function atVersion<T extends { version: number }>(found: T | undefined, versions: Versions): T | Refusal {
+/** What was found, as the answer to a change that changes nothing; a refusal if it is not there at one of `versions`. */
+export function unchanged<T extends { version: number }>(found: T | undefined, versions?: Versions): Result<T> {
   if (!found) return { outcome: 'missing' }
-  return !versions || versions.includes(found.version) ? found : { outcome: 'stale' }
+  if (versions && !versions.includes(found.version)) return { outcome: 'stale' }
+  return { outcome: 'unchanged', row: found }
 }
-
-/** What was found, as the answer to a change that changes nothing. */
-export const unchanged = <T extends object>(found: T | Refusal): Result<T> =>
-  'outcome' in found ? found : { outcome: 'unchanged', row: found }

@@ -5,7 +5,7 @@ import { gatherGets, gatherInserts, gatherPages, type Place, pageSource } from '
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
-import { atVersion, type Idempotency, type Refusal, type Result, unchanged, type Versions } from '../resource.ts'
+import { type Idempotency, type Refusal, type Result, unchanged, type Versions } from '../resource.ts'
 import { FIELDS, type NewUser, type User, type UserPatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
@@ -117,7 +117,7 @@ export function createUserStore(db: Pool) {
     /** Sets what `patch` names, if the user's version is one of `versions`. An empty patch changes nothing. */
     async update(id: number, patch: UserPatch, versions: Versions, until: number): Promise<Result<StoredUser>> {
       const { username = null, email = null } = patch
-      if (username === null && email === null) return unchanged(atVersion(await get(id, until), versions))
+      if (username === null && email === null) return unchanged(await get(id, until), versions)
       try {
         return await change(id, versions, until, (run, versions) =>
           statements.updateUser(run, { id, username, email, versions }),

@@ -3,14 +3,7 @@ import { gatherGets, gatherInserts, gatherPages } from '../../../src/db/gathered
 import { type Pool, runner } from '../../../src/db/pool.ts'
 import { arrayText, type Run } from '../../../src/db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation } from '../../../src/db/unavailable.ts'
-import {
-  atVersion,
-  type Idempotency,
-  type Refusal,
-  type Result,
-  unchanged,
-  type Versions,
-} from '../../../src/resource.ts'
+import { type Idempotency, type Refusal, type Result, unchanged, type Versions } from '../../../src/resource.ts'
 import type { Note, NoteInput, NotePatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
@@ -74,7 +67,7 @@ export function createNoteStore(db: Pool) {
 
     async update(id: number, patch: NotePatch, versions: Versions, until: number): Promise<Result<StoredNote>> {
       const { userId = null, text = null } = patch
-      if (userId === null && text === null) return unchanged(atVersion(await get(id, until), versions))
+      if (userId === null && text === null) return unchanged(await get(id, until), versions)
       try {
         return await change(id, versions, until, (run, versions) =>
           statements.updateNote(run, { id, userId, text, versions }),
