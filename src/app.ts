@@ -7,9 +7,7 @@ import { userRoutes } from './users/routes.ts'
 import { describeUsers } from './users/schemas.ts'
 import type { UserStore } from './users/store.ts'
 
-export type AppOptions = BaseOptions & {
-  users: UserStore
-}
+export type AppOptions = BaseOptions & { users: UserStore }
 
 /** The service without a socket: what `fetch` answers to each request. */
 export async function createApp(options: AppOptions) {

@@ -22,6 +22,9 @@ const Key = z.looseObject({ kty: z.string(), alg: z.string().optional() }).catch
 const KeySet = z.object({ keys: z.array(Key) })
 const Description = z.object({ issuer: z.string(), jwks_uri: secureUrl })
 
+/** Called with the reason when an issuer's keys cannot be loaded, and without when they can be again. */
+export type Tell = (issuer: string, failure?: string) => void
+
 const UNAVAILABLE = 'The keys that tokens are verified with cannot be had now.'
 
 async function fetchJson<T>(url: string, schema: z.ZodType<T>, signal: AbortSignal): Promise<T> {
@@ -66,25 +69,22 @@ const reasonOf = ({ message, cause }: Error) =>
  * Finds the key of a token among those of an issuer. They are loaded now, now and then, and for a token whose key is not
  * known. A load that fails leaves those that are known; for other tokens there is a Problem 503.
  * @param onChange called when the keys are others than before
- * @param tell called with the reason when they cannot be loaded, and without when they can be again
  */
-export function createKeys(rules: TokenRules, onChange: () => void, tell: (failure?: string) => void): JWTVerifyGetKey {
-  let text = ''
-  let known: JWTVerifyGetKey = createLocalJWKSet({ keys: [] })
+export function createKeys(rules: TokenRules, onChange: () => void, tell: Tell): JWTVerifyGetKey {
+  let known = createLocalJWKSet({ keys: [] })
   let failure: string | undefined
   let loading: Promise<void> | undefined
   let loadedAt = Number.NEGATIVE_INFINITY
 
   function use(found: string) {
-    if (found === text) return
-    text = found
+    if (found === JSON.stringify(known.jwks())) return
     known = createLocalJWKSet(JSON.parse(found))
     onChange()
   }
 
   async function load() {
     const reason = (await fetchKeys(rules).then(use).catch(reasonOf)) ?? undefined
-    if (reason !== failure) tell(reason)
+    if (reason !== failure) tell(rules.issuer, reason)
     failure = reason
     loadedAt = performance.now()
     loading = undefined

@@ -4,7 +4,7 @@ import type { AuthOptions, TokenRules } from '../config.ts'
 import { TokenRefused } from '../http/auth.ts'
 import type { Identity } from '../http/env.ts'
 import { Problem } from '../http/problem.ts'
-import { ALGORITHMS, createKeys } from './keys.ts'
+import { ALGORITHMS, createKeys, type Tell } from './keys.ts'
 
 /** How far the issuer's clock may be from ours. */
 const CLOCK_SKEW_S = 30
@@ -35,7 +35,7 @@ const scopesIn = ({ scope, scp }: JWTPayload) =>
 export type Verified = Identity & { scopes: readonly string[]; until: number }
 
 /** Verifies tokens of an issuer (RFC 7519, RFC 8725), and remembers them by a hash for as long as they and its keys hold. */
-function createVerifier(rules: TokenRules, known: string[], tell: (failure?: string) => void) {
+function createVerifier(rules: TokenRules, known: string[], tell: Tell) {
   let remembered = new Map<string, Verified>()
   const getKey = createKeys(rules, () => (remembered = new Map()), tell)
   const { issuer, audience, types } = rules
@@ -54,29 +54,23 @@ function createVerifier(rules: TokenRules, known: string[], tell: (failure?: str
     return { issuer, subject: sub, person: isName(email) ? email : sub, scopes, until: (exp + CLOCK_SKEW_S) * 1000 }
   }
 
-  async function remember(id: string, token: string) {
-    // Where the keys change meanwhile, nobody looks here any more.
-    const memory = remembered
-    const verified = await check(token).catch(refuse)
-    const [oldest = id] = memory.size < REMEMBERED_MAX ? [] : memory.keys()
-    memory.delete(oldest)
-    memory.set(id, verified)
-    return verified
-  }
-
   return function verify(token: string) {
     const id = hash('sha256', token, 'base64')
     const found = remembered.get(id)
-    return found && Date.now() < found.until ? found : remember(id, token)
+    if (found && Date.now() < found.until) return found
+    // Where the keys change meanwhile, nobody looks here any more.
+    const memory = remembered
+    return check(token).then((verified) => {
+      const [oldest = id] = memory.size < REMEMBERED_MAX ? [] : memory.keys()
+      memory.delete(oldest)
+      memory.set(id, verified)
+      return verified
+    }, refuse)
   }
 }
 
-/**
- * What verifies tokens, for `authenticate`. It fails with TokenRefused, or with a Problem where it lacks the keys.
- * @param tell called with the reason when an issuer's keys cannot be loaded, and without when they can be again
- */
-export function createAuth({ tokens, iap, ...scopes }: AuthOptions, tell: (issuer: string, failure?: string) => void) {
-  const verifier = (rules: TokenRules | undefined) =>
-    rules && createVerifier(rules, Object.values(scopes), (failure) => tell(rules.issuer, failure))
+/** What verifies tokens, for `authenticate`. It fails with TokenRefused, or with a Problem where it lacks the keys. */
+export function createAuth({ tokens, iap, ...scopes }: AuthOptions, tell: Tell) {
+  const verifier = (rules: TokenRules | undefined) => rules && createVerifier(rules, Object.values(scopes), tell)
   return { ...scopes, tokens: verifier(tokens), iap: verifier(iap) }
 }
