@@ -8,14 +8,12 @@ const EMAIL_MAX_LENGTH = 254
 /** Length in Unicode code points, as PostgreSQL and JSON Schema count it; most text is short enough in code units, too. */
 const lengthUpTo = (maximum: number) => (value: string) => value.length <= maximum || [...value].length <= maximum
 
-const text = z.string({ error: 'must be a string' }).refine((value) => value.isWellFormed(), {
-  error: 'must be well-formed Unicode: it has a lone surrogate',
-  abort: true,
-})
+const text = z.string('must be a string')
 
 /** No text needs more code units than this for each of its characters in normal form C: it may come as 4, each of 2. */
 const UNITS_MAX = 8
 
+const UNPRINTABLE = { error: 'must have neither control characters nor lone surrogates', abort: true }
 const atMost = (maximum: number) => ({ error: `must have at most ${maximum} characters`, abort: true })
 
 // The same rules as patterns that every language reads, for the description: few know the properties of Unicode.
@@ -26,12 +24,10 @@ const VISIBLE_PATTERN = `^([^${NO_END}][^${CONTROL}]*)?[^${UNSEEN}]([^${CONTROL}
 
 /**
  * A text that is too long in any form is refused before it is normalized, which could take seconds. PostgreSQL's text
- * cannot hold U+0000, and nobody's name has the other control characters.
+ * cannot hold U+0000 nor a lone surrogate, and nobody's name has the other control characters.
  */
 const bounded = (schema: z.ZodString, maximum: number) =>
-  schema
-    .max(UNITS_MAX * maximum, atMost(maximum))
-    .refine((value) => !/\p{Cc}/u.test(value), { error: 'must not have control characters', abort: true })
+  schema.max(UNITS_MAX * maximum, atMost(maximum)).refine((value) => !/[\p{Cc}\p{Cs}]/u.test(value), UNPRINTABLE)
 
 /** Whether there is something to see. U+2800 is a Braille cell without dots. */
 const isVisible = (value: string) => /[^\s\u2800\p{Default_Ignorable_Code_Point}]/u.test(value)
@@ -91,7 +87,7 @@ export const time = z.string().meta({
 
 /** Text to look up, in a query. It is bounded, because PostgreSQL normalizes it. */
 export const soughtText = (maximum: number) =>
-  bounded(z.string({ error: 'must be given once, as text' }), maximum).meta({ pattern: `^[^${CONTROL}]*$` })
+  bounded(z.string('must be given once, as text'), maximum).meta({ pattern: `^[^${CONTROL}]*$` })
 
 /** The beginning of a text to look up, in a query. White space at its end may be amid the text. */
 export const soughtPrefix = (maximum: number) =>
