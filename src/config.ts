@@ -180,15 +180,12 @@ function authOf(s: z.output<typeof Settings>, given: object) {
   if (!issuer && !iapAudience) throw new ConfigError(`${named.name} needs AUTH_ISSUER or AUTH_IAP_AUDIENCE.`)
   const { AUTH_READ_SCOPE: readScope, AUTH_WRITE_SCOPE: writeScope } = s
   const types = s.AUTH_TOKEN_TYPE === 'JWT' ? ['jwt', 'at+jwt'] : ['at+jwt']
-  const access = { jwksUrl: s.AUTH_JWKS_URL, types, scopes: undefined }
+  const tokens =
+    issuer && audience ? { issuer, audience, jwksUrl: s.AUTH_JWKS_URL, types, scopes: undefined } : undefined
   const iapScopes = s.AUTH_IAP_SCOPES?.split(' ') ?? [readScope]
-  const iap = { issuer: s.AUTH_IAP_ISSUER, jwksUrl: s.AUTH_IAP_JWKS_URL, types: ['jwt'], scopes: iapScopes }
-  return {
-    readScope,
-    writeScope,
-    tokens: issuer && audience ? { issuer, audience, ...access } : undefined,
-    iap: iapAudience ? { audience: iapAudience, ...iap } : undefined,
-  }
+  const ofIap = { issuer: s.AUTH_IAP_ISSUER, jwksUrl: s.AUTH_IAP_JWKS_URL, types: ['jwt'], scopes: iapScopes }
+  const iap = iapAudience ? { audience: iapAudience, ...ofIap } : undefined
+  return { readScope, writeScope, tokens, iap }
 }
 
 /**

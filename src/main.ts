@@ -112,12 +112,11 @@ async function ensureSecret() {
 }
 
 const help = () => process.stdout.write(USAGE)
-
-const COMMANDS = Object.entries({ serve, migrate, 'ensure-secret': ensureSecret, '--help': help, '-h': help })
+const COMMANDS = new Map(Object.entries({ serve, migrate, 'ensure-secret': ensureSecret, '--help': help, '-h': help }))
 
 try {
   const command = process.argv.slice(2).join(' ') || 'serve'
-  const [, run] = COMMANDS.find(([name]) => name === command) ?? []
+  const run = COMMANDS.get(command)
   if (!run) throw new ConfigError(`"${command}" is not a command: see --help.`)
   await run()
   process.exit(0)
