@@ -1,4 +1,4 @@
-import { type DatabaseUnavailable, isHeldLock } from './unavailable.ts'
+import type { DatabaseUnavailable } from './unavailable.ts'
 
 /** Called when the database, writes alone or a replica begin to fail, when the reason changes, and when they succeed again. */
 export type OnChange = (
@@ -37,7 +37,7 @@ export function createAvailability(onChange: OnChange = () => {}) {
     /** Notes the outcome of a write that began at `start`. Writes that fail alone are told of once, and once when they succeed. */
     noteWrite(start: number, error?: DatabaseUnavailable) {
       if (!error) writtenAt = performance.now()
-      else if (failure || isHeldLock(error) || writtenAt > start) return
+      else if (failure || error.isMomentary || writtenAt > start) return
       if (Boolean(writeFailure) === Boolean(error)) return
       writeFailure = error
       onChange('database writes', error)

@@ -4,7 +4,7 @@ import { at, type Joined } from './columnar.ts'
 import { gather } from './gather.ts'
 import { type Pool, runner, type Source } from './pool.ts'
 import { arrayText, type Run } from './statement.ts'
-import { isConstraintViolation, isHeldLock, isUniqueViolation } from './unavailable.ts'
+import { DatabaseUnavailable, isConstraintViolation, isUniqueViolation } from './unavailable.ts'
 
 /** Rows that a statement of a stream reads. */
 const STREAM_BATCH = 50
@@ -128,7 +128,8 @@ export function gatherInserts<Row, Inserted>(
     try {
       return await (skip ? insertOrSkip : insertAll)(run, rows)
     } catch (error) {
-      if (rows.length === 1 || !(isConstraintViolation(error) || isHeldLock(error))) throw error
+      const isMomentary = error instanceof DatabaseUnavailable && error.isMomentary
+      if (rows.length === 1 || !(isConstraintViolation(error) || isMomentary)) throw error
       if (!skip && isUniqueViolation(error)) {
         conflictsUntil = performance.now() + CONFLICTS_EXPECTED_MS
         return insert(run, rows)

@@ -6,15 +6,7 @@ import type { Address } from './address.ts'
 import { createAvailability, type OnChange } from './availability.ts'
 import { type Check, type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
 import type { Run } from './statement.ts'
-import {
-  DatabaseUnavailable,
-  isConstraintViolation,
-  isHeldLock,
-  isStale,
-  NO_ANSWER,
-  TOO_LATE,
-  unavailable,
-} from './unavailable.ts'
+import { DatabaseUnavailable, isConstraintViolation, NO_ANSWER, TOO_LATE, unavailable } from './unavailable.ts'
 
 /** What a statement is for. It decides which connections it may take. */
 export type Use = 'read' | 'write' | 'stream'
@@ -317,9 +309,8 @@ export function createPool(options: PoolOptions) {
 
   /**
    * Runs a statement until `latest`, a time of performance.now(), but for `deadlineMs` at most. A read is sent again if its
-   * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock. Any statement is sent again if a migration
-   * made it stale, for it was not carried out. A read with another `source` than the primary alone is given up when this server
-   * falls silent.
+   * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock or migrate. A read with another `source` than
+   * the primary alone is given up when this server falls silent.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
    * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
    */
@@ -336,9 +327,8 @@ export function createPool(options: PoolOptions) {
         if (!(error instanceof DatabaseUnavailable)) throw error
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
-        const repeatable =
-          use !== 'write' && ((error.reached === 'lost' && attempt < READ_ATTEMPTS) || isHeldLock(error))
-        if ((repeatable || isStale(error)) && performance.now() < until - SEND_MARGIN_MS) continue
+        const repeatable = error.isMomentary || (error.reached === 'lost' && attempt < READ_ATTEMPTS)
+        if (use !== 'write' && repeatable && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') database.noteWrite(start, error)
         throw error
       }

@@ -9,26 +9,29 @@ export class DatabaseUnavailable extends Error {
   readonly reached: Reached
   /** SQLSTATE, where the database gave one. */
   readonly code: string | undefined
+  /** Whether what others do is the reason: a lock that they hold, or a migration. Nothing was done, and soon it may succeed. */
+  readonly isMomentary: boolean
 
   constructor(message: string, reached: Reached, cause?: unknown) {
     super(message, { cause })
     this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
+    this.isMomentary = cause instanceof postgres.PostgresError && MOMENTARY.test(stateOf(cause))
   }
 }
 
 /**
  * SQLSTATEs of transient conditions: connection (08), transaction rollback (40), resources (53), object not in
  * the needed state (55), operator intervention (57), system error (58), and a read-only transaction, as on a
- * primary that was demoted (25006). PostgreSQL, appendix A.
+ * primary that was demoted (25006). PostgreSQL, appendix A. The routines find that a migration made a prepared
+ * statement invalid, before it is carried out.
  */
-const TRANSIENT = /^(08|40|53|55|57|58|25006)/
+const TRANSIENT = /^(08|40|53|55|57|58|25006)|RevalidateCachedQuery|FetchPreparedStatement/
 /** Of these, the ones that end the session. */
 const ENDING = /^(08|57P0)/
-/** Of these, the ones that concern what others have locked, and not the database: a deadlock, a lock that took too long. */
-const OF_A_LOCK = /^(40|55P03)/
-/** PostgreSQL finds here that a migration made a prepared statement invalid, before it carries it out. */
-const STALE_ROUTINES = ['RevalidateCachedQuery', 'FetchPreparedStatement']
+/** Of these, the ones that concern what others do, and not the database: a deadlock, a lock that took too long, a migration. */
+const MOMENTARY = /^(40|55P03)|RevalidateCachedQuery|FetchPreparedStatement/
+const stateOf = ({ code, routine }: postgres.PostgresError) => `${code} ${routine}`
 /** Codes of postgres.js and of Node's sockets, not of mistakes in a call (ERR_INVALID_ARG_TYPE). */
 const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)[A-Z_]+$)/
 
@@ -36,22 +39,13 @@ const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)
 export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   if (error instanceof DatabaseUnavailable) return error
   if (error instanceof postgres.PostgresError) {
-    if (STALE_ROUTINES.includes(error.routine)) return new DatabaseUnavailable(error.message, 'unsent', error)
-    if (!TRANSIENT.test(error.code)) return undefined
+    if (!TRANSIENT.test(stateOf(error))) return undefined
     return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
-  const code = error instanceof Error && 'code' in error ? String(error.code) : ''
-  if (!CONNECTION_LOST.test(code)) return undefined
+  const isLost = error instanceof Error && 'code' in error && CONNECTION_LOST.test(String(error.code))
   // An AggregateError, of several addresses tried, has no message.
-  return new DatabaseUnavailable((error instanceof Error && error.message) || code, 'lost', error)
+  return isLost ? new DatabaseUnavailable(error.message || String(error.code), 'lost', error) : undefined
 }
-
-/** Whether a migration made the prepared statement invalid: nothing was done, and the next attempt prepares it anew. */
-export const isStale = ({ cause }: DatabaseUnavailable): boolean =>
-  cause instanceof postgres.PostgresError && STALE_ROUTINES.includes(cause.routine)
-
-/** Whether a lock that another transaction holds, on a row or a table, is the reason: nothing was done. */
-export const isHeldLock = (error: unknown): boolean => OF_A_LOCK.test(unavailable(error)?.code ?? '')
 
 const hasCode =
   (pattern: RegExp) =>
