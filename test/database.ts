@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import postgres from 'postgres'
 import { expect, inject } from 'vitest'
 import { parseAddress } from '../src/db/address.ts'
-import type { Row } from '../src/db/connection.ts'
+import type { Parameter, Row } from '../src/db/connection.ts'
 import { createPool, type Pool, type PoolOptions } from '../src/db/pool.ts'
 
 export const addressOf = parseAddress
@@ -37,8 +37,8 @@ export const waitingForLock = ({ sql }: TestDatabase, count: number) =>
 export type TestPool = Pool & {
   sql: postgres.Sql
   /** Run a statement with the pool's own deadline. */
-  read(text: string, parameters?: readonly unknown[]): Promise<Row[]>
-  write(text: string, parameters?: readonly unknown[]): Promise<Row[]>
+  read(text: string, parameters?: readonly Parameter[]): Promise<Row[]>
+  write(text: string, parameters?: readonly Parameter[]): Promise<Row[]>
   /** The processes of PostgreSQL that serve the pool. */
   backends(): Promise<number[]>
   close(): Promise<void>
@@ -60,8 +60,8 @@ export async function createTestPool({ empty = false, ...options }: Partial<Pool
   return {
     ...pool,
     sql,
-    read: (text: string, parameters: readonly unknown[] = []) => pool.query('read', text, parameters, within()),
-    write: (text: string, parameters: readonly unknown[] = []) => pool.query('write', text, parameters, within()),
+    read: (text: string, parameters: readonly Parameter[] = []) => pool.query('read', text, parameters, within()),
+    write: (text: string, parameters: readonly Parameter[] = []) => pool.query('write', text, parameters, within()),
     async backends() {
       const rows = await sql`
         select pid from pg_stat_activity where application_name = 'test' and datname = current_database() order by pid`

@@ -30,7 +30,7 @@ async function lead(from: ListenOptions) {
 /** Connects to what the text names, and says which database answered. Where none is to answer, once is enough. */
 async function ask(text: string, open = patientConnect) {
   const connection = await open({ address: addressOf(text), applicationName: 'test' })
-  const [row] = await run(connection, 'select current_database()', [])
+  const [row] = await run(connection.sql, 'select current_database()', [])
   await connection.close(1000)
   return row?.[0]
 }
@@ -120,7 +120,7 @@ test.each(['p@:/?#[]%&=+', `'"\\\`$;`, ' between  spaces ', 'größer, 密码 an
   async (secret) => {
     const role = `speaks_${process.pid}`
     const admin = await patientConnect({ address: server, applicationName: 'test' })
-    const [row] = await run(admin, "select format('create role %I login password %L', $1::text, $2::text)", [
+    const [row] = await run(admin.sql, "select format('create role %I login password %L', $1::text, $2::text)", [
       role,
       secret,
     ])
@@ -132,7 +132,7 @@ test.each(['p@:/?#[]%&=+', `'"\\\`$;`, ' between  spaces ', 'größer, 密码 an
     const parts = { DB_HOST: server.host, DB_PORT: String(server.port), DB_USER: role, DB_PASSWORD: secret }
     const { address } = parseConfig(parts)
     const connection = await patientConnect({ address, applicationName: 'test' })
-    expect(await run(connection, 'select current_user', [])).toEqual([[role]])
+    expect(await run(connection.sql, 'select current_user', [])).toEqual([[role]])
     await connection.close(1000)
     await expect(
       patientConnect({ address: { ...address, password: secret.slice(1) }, applicationName: 'test' }),

@@ -1,21 +1,13 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { type Socket, connect as tcpConnect } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { checkServerIdentity, type ConnectionOptions as TlsOptions } from 'node:tls'
 import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
-declare module 'postgres' {
-  interface Options<T extends Record<string, PostgresType>> {
-    /** Makes the socket of a connection. It is in the README of postgres.js and missing in its types. */
-    socket?: () => Promise<Socket>
-    /** Names the types, so that they match the declaration of postgres.js. */
-    types?: T
-  }
-}
-
-/** What a statement may be given. Anything else is a mistake of ours. */
+/** What a statement may be given: only this is sent as it is. */
 export type Parameter = string | number | boolean | null
 /** A row's columns in the order of the statement: text, but for booleans, JSON and numbers of up to 4 bytes. */
 export type Row = unknown[]
@@ -33,32 +25,26 @@ export type ConnectionOptions = {
   /** How long an answer is waited for, in ms: PostgreSQL ends a statement before. Without limit if left out. */
   deadlineMs?: number
   check?: Check
-  /** Called once, when an open connection was closed by the server, the network or `destroy`. */
-  onClose?: () => void
 }
 
-type Session = { sql: postgres.Sql }
 export type Connection = Awaited<ReturnType<typeof connect>>
 
 /** Longest wait for the first answer. Short, so that a database that was out of reach is found soon after it returns. */
 const CONNECT_TIMEOUT_MS = 1500
 
-const asText = (value: string) => value
-
 /** Times stay text: to make a Date of each costs more than the rest of its row. */
-const types = { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: asText, parse: asText } }
+const types = { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: String, parse: String } }
 
 /** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
 const STATEMENT_TIMEOUT_SHARE = 0.9
 /** Of the deadline, the longest wait for a lock: meanwhile the statement occupies a connection. */
 const LOCK_TIMEOUT_SHARE = 0.2
 
-/** PostgreSQL's settings that end a statement before the deadline, in ms. */
-export const serverTimeouts = (deadlineMs: number) =>
-  Object.entries({
-    statement_timeout: Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE),
-    lock_timeout: Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE),
-  })
+/** PostgreSQL's settings that end a statement before the deadline. */
+export const serverTimeouts = (deadlineMs: number) => [
+  `statement_timeout = ${Math.floor(deadlineMs * STATEMENT_TIMEOUT_SHARE)}`,
+  `lock_timeout = ${Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE)}`,
+]
 
 /** The driver's option for how TLS is used. */
 function tlsOptions({ host, ssl, rootCert }: Address): false | 'prefer' | 'require' | TlsOptions {
@@ -79,11 +65,11 @@ async function begin(sql: postgres.Sql, deadlineMs: number | undefined, check: C
   const answer = await sql`select pg_backend_pid() as pid`
   // A pooler names another process. Behind it the defaults of the API's role hold, which `migrate` sets.
   if (deadlineMs && answer[0]?.pid === answer.state.pid) {
-    const settings = serverTimeouts(deadlineMs).map(([name, ms]) => `set ${name} = ${ms}`)
+    const settings = serverTimeouts(deadlineMs).map((setting) => `set ${setting}`)
     await sql.unsafe(settings.join('; '))
   }
   const askedAt = performance.now()
-  const [row = []] = check ? await run({ sql }, check.text, []) : []
+  const [row = []] = check ? await run(sql, check.text, []) : []
   const fault = check?.fault(row, askedAt)
   if (fault) throw new DatabaseUnavailable(fault, 'unsent')
   return { row, askedAt }
@@ -93,57 +79,58 @@ async function begin(sql: postgres.Sql, deadlineMs: number | undefined, check: C
  * Opens a connection and waits for its first answer. It never reconnects: its owner opens another.
  * @throws DatabaseUnavailable with the reason, and the driver's error as its cause
  */
-export async function connect({ address, onClose, ...options }: ConnectionOptions) {
-  const failure = Promise.withResolvers<never>()
+export async function connect({ address, ...options }: ConnectionOptions) {
+  /** Resolves when the server, the network, or we ourselves have closed it. */
+  const { promise: closed, resolve: onclose } = Promise.withResolvers<unknown>()
   let socket: Socket | undefined
-  let opened = false
-  const sql = postgres({
-    ...address,
-    // SCRAM means a password in this form (RFC 7677, RFC 4013), and postgres.js would send another.
-    password: address.password.normalize('NFKC'),
-    ssl: tlsOptions(address),
-    max: 1,
-    connect_timeout: 0,
-    max_lifetime: null,
-    fetch_types: false,
-    types,
-    connection: {
-      application_name: options.applicationName,
-      TimeZone: 'UTC',
-      DateStyle: 'ISO',
-      standard_conforming_strings: 'on',
-    },
-    onnotice: () => {},
-    // postgres.js does not reject a statement that it was given between a reset and the close.
-    onclose: () => (opened ? onClose?.() : failure.reject(new DatabaseUnavailable(HUNG_UP, 'unsent'))),
-    async socket() {
-      // Called again when postgres.js reconnects, which it would do for ever where a server hangs up each time.
-      if (socket) throw new DatabaseUnavailable(HUNG_UP, 'unsent')
-      socket = address.host.startsWith('/')
-        ? tcpConnect(`${address.host}/.s.PGSQL.${address.port}`)
-        : tcpConnect({ host: address.host, port: address.port, noDelay: true })
-      // Some failures come before postgres.js would listen to them.
-      await once(socket, 'connect')
-      // For TLS postgres.js reads the server's name from its socket.
-      return Object.assign(socket, { host: address.host })
-    },
-  })
   /** Cuts the connection at once. */
   const destroy = () => void socket?.destroy()
-  const late = new DatabaseUnavailable('it does not answer', 'unsent')
-  const timer = setTimeout(() => failure.reject(late), CONNECT_TIMEOUT_MS)
+  async function giveUp(): Promise<never> {
+    const late = sleep(CONNECT_TIMEOUT_MS, 'it does not answer', { ref: false })
+    throw new DatabaseUnavailable(await Promise.race([closed.then(() => HUNG_UP), late]), 'unsent')
+  }
   try {
-    const checked = await Promise.race([begin(sql, options.deadlineMs, options.check), failure.promise])
-    opened = true
+    // The option `socket` is in the README of postgres.js and missing in its types.
+    const driverOptions = {
+      ...address,
+      // SCRAM means a password in this form (RFC 7677, RFC 4013), and postgres.js would send another.
+      password: address.password.normalize('NFKC'),
+      ssl: tlsOptions(address),
+      max: 1,
+      connect_timeout: 0,
+      max_lifetime: null,
+      fetch_types: false,
+      types,
+      connection: {
+        application_name: options.applicationName,
+        TimeZone: 'UTC',
+        DateStyle: 'ISO',
+        standard_conforming_strings: 'on',
+      },
+      onnotice() {},
+      onclose,
+      async socket() {
+        // Called again when postgres.js reconnects, which it would do for ever where a server hangs up each time.
+        if (socket) throw new DatabaseUnavailable(HUNG_UP, 'unsent')
+        socket = address.host.startsWith('/')
+          ? tcpConnect(`${address.host}/.s.PGSQL.${address.port}`)
+          : tcpConnect({ host: address.host, port: address.port, noDelay: true })
+        // Some failures come before postgres.js would listen to them.
+        await once(socket, 'connect')
+        // For TLS postgres.js reads the server's name from its socket.
+        return Object.assign(socket, { host: address.host })
+      },
+    }
+    const sql = postgres(driverOptions)
+    // postgres.js does not reject a statement that it was given between a reset and the close.
+    const checked = await Promise.race([begin(sql, options.deadlineMs, options.check), giveUp()])
     /** Waits for the running statement for at most `timeoutMs`, then closes. */
     const close = (timeoutMs: number) => sql.end({ timeout: timeoutMs / 1000 })
-    return { sql, close, destroy, checked }
+    return { sql, close, destroy, closed, checked }
   } catch (error) {
     destroy()
     const { message } = unavailable(error) ?? (error instanceof Error ? error : new Error(String(error)))
     throw new DatabaseUnavailable(message, 'unsent', error)
-  } finally {
-    clearTimeout(timer)
   }
 }
 
@@ -151,17 +138,9 @@ export async function connect({ address, onClose, ...options }: ConnectionOption
  * Runs a statement, prepared by name on its first use on this connection. Only one may run on it at a time.
  * @throws postgres.PostgresError when the database refuses it; an error of the driver when the connection is lost
  */
-export async function run({ sql }: Session, text: string, parameters: readonly Parameter[]): Promise<Row[]> {
+export async function run(sql: postgres.Sql, text: string, parameters: readonly Parameter[]): Promise<Row[]> {
   const rows: postgres.ValuesRowList<Row[]> = await sql.unsafe<Row[]>(text, [...parameters], { prepare: true }).values()
   // postgres.js counts rows anew only after a statement that succeeded.
   if (rows.length !== rows.count) throw new Error(`PostgreSQL sent ${rows.count} rows, and ${rows.length} were read.`)
   return rows
-}
-
-/** @throws TypeError for a value that PostgreSQL would not be sent as it is, such as undefined or a Date */
-export function checkParameters(parameters: readonly unknown[]): asserts parameters is readonly Parameter[] {
-  for (const value of parameters) {
-    if (value === null || typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean') continue
-    throw new TypeError(`A parameter is ${typeof value}: only text, numbers, booleans and null can be sent.`)
-  }
 }

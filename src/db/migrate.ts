@@ -140,8 +140,8 @@ async function grantApiRole(sql: postgres.Sql, { user, password, deadlineMs }: N
   const [found] = await sql`select 1 from pg_roles where rolname = ${user}`
   if (!found) await sql.unsafe(`create role ${role} login`)
   await sql.unsafe(`alter role ${role} login password '${scramVerifier(password)}'`)
-  for (const [setting, value] of [['search_path', schema], ...serverTimeouts(deadlineMs)]) {
-    await sql.unsafe(`alter role ${role} in database ${database} set ${setting} = ${value}`)
+  for (const setting of [`search_path = ${schema}`, ...serverTimeouts(deadlineMs)]) {
+    await sql.unsafe(`alter role ${role} in database ${database} set ${setting}`)
   }
   await sql.unsafe(`grant usage on schema ${schema} to ${role}`)
   await sql.unsafe(`grant select, insert, update, delete on all tables in schema ${schema} to ${role}`)

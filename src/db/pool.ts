@@ -2,45 +2,39 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Span } from '@opentelemetry/api'
 import postgres from 'postgres'
 import { events, requestSpans } from '../events.ts'
-import type { Address } from './address.ts'
 import { createAvailability, type OnChange } from './availability.ts'
-import { type Check, type Connection, checkParameters, connect, type Parameter, type Row, run } from './connection.ts'
+import { type Connection, type ConnectionOptions, connect, type Parameter, type Row, run } from './connection.ts'
 import type { Run } from './statement.ts'
 import { DatabaseUnavailable, isConstraintViolation, NO_ANSWER, TOO_LATE, unavailable } from './unavailable.ts'
 
 /** What a statement is for. It decides which connections it may take. */
 export type Use = 'read' | 'write' | 'stream'
 
-/**
- * Which server may answer a read: the primary alone, a replica as well while the primary does not answer, or rather a
- * replica, which may be late.
- */
-export type Source = 'primary' | 'primary-first' | 'replica-first'
+/** Who else than the primary may answer a read: a replica while the primary does not, or rather a replica, which may be late. */
+export type Source = 'primary-first' | 'replica-first'
 
-export type PoolOptions = {
-  address: Address
-  applicationName: string
+export type PoolOptions = ConnectionOptions & {
   /** Connections for reads and writes together; `RESERVED_FOR_READS` of them are never given to writes. */
   connections: number
   /** The deadline of a statement, in ms. PostgreSQL's own time-outs are shares of it. */
   deadlineMs: number
   /** The silence, in ms, after which reads that a replica may answer are given up. They never are if it is left out. */
   silenceMs?: number
-  /** What a server must answer now and then to be asked at all. */
-  check?: Check
   onChange?: OnChange
 }
 
 export type Pool = ReturnType<typeof createPool>
 
 /** Whether a database answers, its connections by what they do, and the statements that wait for one. */
-export type PoolState = Record<'used' | 'idle' | 'max' | 'waiting', number> & { up: boolean; replica?: Replicas }
-/** The same of its replicas; undefined while there are none. */
-type Replicas = PoolState | undefined
+export type PoolState = Record<'used' | 'idle' | 'max' | 'waiting', number> & {
+  up: boolean
+  /** The same of its replicas; undefined while there are none. */
+  replica?: PoolState | undefined
+}
 
 /** Runs a statement that `prepare` made, in a pool. */
 export const runner =
-  (db: Pool, use: Use, until: number, source: Source = 'primary'): Run =>
+  (db: Pool, use: Use, until: number, source?: Source): Run =>
   (text, parameters) =>
     db.query(use, text, parameters, until, source)
 
@@ -54,8 +48,6 @@ const USES = ['read', 'write', 'stream'] as const
 const TICK_MS = 100
 const IDLE_TIMEOUT_MS = 10_000
 const RECONNECT_INTERVAL_MS = 250
-/** The same for a server that has to pass a check: one that is behind needs its time to catch up. */
-const RECHECK_INTERVAL_MS = 1000
 const RENEW_INTERVAL_MS = 1000
 /** A read is sent so often if its connection is lost each time: when all are cut, the next may be about to end as well. */
 const READ_ATTEMPTS = 3
@@ -69,7 +61,7 @@ type Work = {
   text: string
   parameters: readonly Parameter[]
   until: number
-  source: Source
+  source: Source | undefined
   /** When it was asked for. */
   since: number
   spans: readonly Span[]
@@ -77,14 +69,12 @@ type Work = {
   reject(error: unknown): void
 }
 
-type Link = {
-  connection: Connection
+/** A connection and what it does. `checked` is its last answer to the check. */
+type Link = Connection & {
   /** Past its deadline its caller was told that there is no answer, but PostgreSQL may still work for it. */
   work: Work | undefined
   /** When its statement was sent, or when it became idle. */
   since: number
-  /** Its last answer to the check. */
-  checked: Connection['checked']
 }
 
 /**
@@ -95,7 +85,6 @@ export function createPool(options: PoolOptions) {
   const { connections, deadlineMs, silenceMs = Number.POSITIVE_INFINITY, check } = options
   const database = createAvailability(options.onChange)
   const maxWrites = connections - RESERVED_FOR_READS
-  const suspicionMs = deadlineMs * SUSPICION_SHARE
   const links = new Set<Link>()
   const waiting: Record<Use, Set<Work>> = { read: new Set(), write: new Set(), stream: new Set() }
   const opened = Promise.withResolvers<void>()
@@ -111,24 +100,22 @@ export function createPool(options: PoolOptions) {
 
   async function open() {
     const start = performance.now()
-    let link: Link | undefined
-    const attempt = () => connect({ ...options, onClose: () => link && drop(link) })
     opening++
     try {
       // What ended the last connection may have ended this attempt: one quick failure does not count.
-      const connection = await attempt().catch((error: unknown) => {
+      const connection = await connect(options).catch((error: unknown) => {
         if (closed || performance.now() - start > RECONNECT_INTERVAL_MS) throw error
-        return attempt()
+        return connect(options)
       })
       if (closed) return connection.destroy()
-      link = { connection, work: undefined, since: performance.now(), checked: connection.checked }
+      const link: Link = { ...connection, work: undefined, since: performance.now() }
       links.add(link)
+      void link.closed.then(() => drop(link))
       database.hear()
       opened.resolve()
     } catch (error) {
-      if (!closed && nobodyAnswers())
-        fail(unavailable(error) ?? new DatabaseUnavailable(String(error), 'unsent', error))
-      await sleep(check ? RECHECK_INTERVAL_MS : RECONNECT_INTERVAL_MS, undefined, { ref: false })
+      if (error instanceof DatabaseUnavailable && !closed && nobodyAnswers()) fail(error)
+      await sleep(RECONNECT_INTERVAL_MS, undefined, { ref: false })
     } finally {
       opening--
       dispatch()
@@ -145,18 +132,17 @@ export function createPool(options: PoolOptions) {
   const allWaiting = () => USES.flatMap((use) => [...waiting[use]])
 
   /** Whether there is no connection, or one waits for an answer while none has had any for long. */
-  const nobodyAnswers = () => links.size === 0 || isSilent(working(), suspicionMs)
+  const nobodyAnswers = () => links.size === 0 || isSilent(working(), deadlineMs * SUSPICION_SHARE)
 
   /** Why what a replica may answer is not asked here. Silence ends with the next answer. */
   const failure = () => database.failure() ?? (database.heardAt() < silentAt ? SILENT : undefined)
 
   /** Drops all of them before any of those who wait could get one. */
   function drop(...gone: Link[]) {
-    for (const link of gone) {
-      if (!links.delete(link)) continue
+    for (const { work, destroy } of gone.filter((link) => links.delete(link))) {
       // postgres.js does not reject a statement that it was given between a reset and the close.
-      link.work?.reject(CLOSED)
-      link.connection.destroy()
+      work?.reject(CLOSED)
+      destroy()
     }
     dispatch()
   }
@@ -173,12 +159,22 @@ export function createPool(options: PoolOptions) {
   function fail(reason: DatabaseUnavailable) {
     if (!database.failure()) renew()
     database.fail(reason)
-    rejectWaiting(reason)
+    rejectHopeless()
   }
 
-  function rejectWaiting(reason: DatabaseUnavailable, isMeant = (_: Work) => true) {
-    for (const use of USES) {
-      for (const work of waiting[use]) if (isMeant(work) && waiting[use].delete(work)) work.reject(reason)
+  /** Why there is no use in waiting for a connection. */
+  function refusal({ use, until, source }: Work) {
+    if (closed) return STOPPING
+    const reason = source ? failure() : database.failure()
+    if (reason) return reason
+    if (use === 'write' && stuckWrites() >= maxWrites) return STUCK
+    return until - performance.now() < SEND_MARGIN_MS ? TOO_LATE : undefined
+  }
+
+  function rejectHopeless() {
+    for (const work of allWaiting()) {
+      const reason = refusal(work)
+      if (reason && waiting[work.use].delete(work)) work.reject(reason)
     }
   }
 
@@ -213,8 +209,7 @@ export function createPool(options: PoolOptions) {
       link.checked = { row, askedAt }
       if (check?.fault(row, askedAt)) drop(link)
     }
-    const text = check?.text ?? 'select 1'
-    void send(link, { ...next, use: 'read', text, parameters: [], resolve, reject() {} })
+    void send(link, { ...next, use: 'read', text: check?.text ?? 'select 1', parameters: [], resolve, reject() {} })
   }
 
   /**
@@ -249,7 +244,7 @@ export function createPool(options: PoolOptions) {
     const end = (errorType?: string) =>
       events.emit('statement', work.text, performance.now() - link.since, work.spans, errorType)
     try {
-      const rows = await run(link.connection, work.text, work.parameters)
+      const rows = await run(link.sql, work.text, work.parameters)
       end()
       database.hear()
       work.resolve(rows)
@@ -268,38 +263,27 @@ export function createPool(options: PoolOptions) {
   }
 
   function free(link: Link) {
-    if (!links.has(link)) return
     if (isRetired(link)) return drop(link)
     Object.assign(link, { work: undefined, since: performance.now() })
     dispatch()
   }
 
-  function submit(use: Use, text: string, parameters: readonly Parameter[], until: number, source: Source = 'primary') {
-    if (closed) throw STOPPING
-    const reason = source === 'primary' ? database.failure() : failure()
-    if (reason) throw reason
-    if (use === 'write' && stuckWrites() >= maxWrites) throw STUCK
-    if (until - performance.now() < SEND_MARGIN_MS) throw TOO_LATE
-    return new Promise<Row[]>((resolve, reject) => {
-      const [since, spans] = [performance.now(), requestSpans.getStore() ?? []]
-      waiting[use].add({ use, text, parameters, until, source, since, spans, resolve, reject })
-      dispatch()
-    })
+  function submit(work: Work) {
+    const reason = refusal(work)
+    if (reason) return work.reject(reason)
+    waiting[work.use].add(work)
+    dispatch()
   }
 
   function tick() {
     const now = performance.now()
-    rejectWaiting(TOO_LATE, ({ until }) => now >= until - SEND_MARGIN_MS)
+    if (isSilent([...allWaiting(), ...working()], silenceMs)) silentAt = now
+    if (failure() === SILENT) for (const { work } of links) if (work?.source) work.reject(SILENT)
+    rejectHopeless()
     for (const link of [...links].filter(isLate)) {
       link.work?.reject(NO_ANSWER)
       // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
       if (isRetired(link) || (link.work?.use !== 'write' && now - link.since > deadlineMs)) drop(link)
-    }
-    if (stuckWrites() >= maxWrites) rejectWaiting(STUCK, ({ use }) => use === 'write')
-    if (isSilent([...allWaiting(), ...working()], silenceMs)) silentAt = now
-    if (failure() === SILENT) {
-      rejectWaiting(SILENT, ({ source }) => source !== 'primary')
-      for (const { work } of links) if (work && work.source !== 'primary') work.reject(SILENT)
     }
     // The idle connections may be as silent as those that wait.
     if (nobodyAnswers()) drop(...idle())
@@ -309,18 +293,20 @@ export function createPool(options: PoolOptions) {
 
   /**
    * Runs a statement until `latest`, a time of performance.now(), but for `deadlineMs` at most. A read is sent again if its
-   * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock or migrate. A read with another `source` than
-   * the primary alone is given up when this server falls silent.
+   * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock or migrate. A read that others may
+   * answer is given up when this server falls silent.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
-   * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
+   * @throws postgres.PostgresError when the database refuses the statement
    */
-  async function query(use: Use, text: string, parameters: readonly unknown[], latest: number, source?: Source) {
-    checkParameters(parameters)
+  async function query(use: Use, text: string, parameters: readonly Parameter[], latest: number, source?: Source) {
     const start = performance.now()
     const until = Math.min(latest, start + deadlineMs)
     for (let attempt = 1; ; attempt++) {
       try {
-        const rows = await submit(use, text, parameters, until, source)
+        const [since, spans] = [performance.now(), requestSpans.getStore() ?? []]
+        const rows = await new Promise<Row[]>((resolve, reject) =>
+          submit({ use, text, parameters, until, source, since, spans, resolve, reject }),
+        )
         if (use === 'write') database.noteWrite(start)
         return rows
       } catch (error) {
@@ -355,8 +341,8 @@ export function createPool(options: PoolOptions) {
     async close(timeoutMs: number) {
       closed = true
       clearInterval(ticker)
-      rejectWaiting(STOPPING)
-      await Promise.all([...links].map(({ connection }) => connection.close(timeoutMs)))
+      rejectHopeless()
+      await Promise.all([...links].map(({ close }) => close(timeoutMs)))
       // Whoever waited for an answer has heard of it by now.
       await sleep(0)
     },

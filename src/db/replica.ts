@@ -80,7 +80,7 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
     options.onChange?.('replica', failure)
   }
 
-  const query: Pool['query'] = async (use, text, parameters, until, source = 'primary') => {
+  const query: Pool['query'] = async (use, text, parameters, until, source) => {
     const now = performance.now()
     if (source === 'replica-first' && replica && now >= restsUntil && until - now > patienceMs) {
       try {
@@ -95,7 +95,7 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
       return await primary.query(use, text, parameters, until, source)
     } catch (error) {
       const isGone = error instanceof DatabaseUnavailable && error.reached === 'lost'
-      if (source === 'primary' || !replica || !(isGone || primary.failure())) throw error
+      if (!source || !replica || !(isGone || primary.failure())) throw error
       const { query: ask } = replica
       // A connection may be silent, so another gets a try. Where neither server answers, the primary may come back.
       return ask(use, text, parameters, performance.now() + patienceMs)

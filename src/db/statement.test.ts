@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { createTestPool, type TestPool } from '../../test/database.ts'
 import { at, joined, joinedOrNull } from './columnar.ts'
 import { identity, rfc3339, timestamp } from './columns.ts'
-import { arrayText, builder, type Placeholders, prepare } from './statement.ts'
+import { arrayText, builder, type Placeholders, prepare, type Run } from './statement.ts'
 
 let db: TestPool
 beforeAll(async () => {
@@ -73,7 +73,7 @@ test('joined columns come back as the rows that they were, with nulls and empty 
       .values({ name: $('name'), note: $('note'), size: $('size'), good: $('good') })
       .returning(),
   )
-  const run = (text: string, parameters: readonly unknown[]) => db.write(text, parameters)
+  const run: Run = (text, parameters) => db.write(text, parameters)
   const rows = []
   for (const [name, note, size, good] of [
     ['', null, null, true],

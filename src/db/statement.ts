@@ -4,7 +4,7 @@ import { drizzle } from 'drizzle-orm/pg-proxy'
 import type { Parameter, Row } from './connection.ts'
 
 /** Sends a statement's text and parameters to PostgreSQL. */
-export type Run = (text: string, parameters: readonly unknown[]) => Promise<Row[]>
+export type Run = (text: string, parameters: readonly Parameter[]) => Promise<Row[]>
 /** Runs a statement with a value for each placeholder. Its rows are typed by the columns that it selects. */
 export type Statement<Name extends string, Rows> = (run: Run, values: Record<Name, Parameter>) => Promise<Rows>
 
