@@ -22,25 +22,22 @@ export function createAvailability(onChange: OnChange = () => {}) {
     /** Notes an answer, which may be an error. */
     hear() {
       heardAt = performance.now()
-      if (!failure) return
+      if (failure) onChange('database', undefined)
       failure = undefined
-      onChange('database', undefined)
     },
 
     /** Notes that no connection is answered. */
     fail(reason: DatabaseUnavailable) {
-      const before = failure
+      if (failure?.message !== reason.message) onChange('database', reason)
       failure = reason
-      if (before?.message !== reason.message) onChange('database', reason)
     },
 
     /** Notes the outcome of a write that began at `start`. Writes that fail alone are told of once, and once when they succeed. */
     noteWrite(start: number, error?: DatabaseUnavailable) {
       if (!error) writtenAt = performance.now()
       else if (failure || error.isMomentary || writtenAt > start) return
-      if (Boolean(writeFailure) === Boolean(error)) return
+      if (Boolean(writeFailure) !== Boolean(error)) onChange('database writes', error)
       writeFailure = error
-      onChange('database writes', error)
     },
   }
 }

@@ -15,12 +15,10 @@ export type GatherOptions<Item, Result> = {
   weigh?(item: Item): number
 }
 
-type Entry<Item, Result> = {
+type Entry<Item, Result> = Pick<PromiseWithResolvers<Result>, 'resolve' | 'reject'> & {
   item: Item
   until: number
   spans: ReturnType<typeof requestSpans.getStore>
-  resolve(result: Result | Promise<Result>): void
-  reject(error: unknown): void
 }
 
 /** How often the deadlines of items are looked at. */
@@ -36,7 +34,6 @@ const TICK_MS = 100
 export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () => 1 }: GatherOptions<Item, Result>) {
   const inFlight = new Set<Entry<Item, Result>[]>()
   let waiting: Entry<Item, Result>[] = []
-  let scheduled = false
 
   // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
   setInterval(() => setImmediate(onTick), TICK_MS).unref()
@@ -72,24 +69,18 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
       for (const { reject } of batch) reject(error)
     }
     inFlight.delete(batch)
-    schedule()
+    if (waiting.length > 0) setImmediate(flush)
   }
 
+  /** Runs at the end of a turn of the event loop, when every request that came with it has been read. */
   function flush() {
-    scheduled = false
     while (waiting.length > 0 && inFlight.size < maxInFlight) void send(nextBatch())
-  }
-
-  /** At the end of this turn of the event loop, when every request that came with it has been read. */
-  function schedule() {
-    if (scheduled || waiting.length === 0) return
-    scheduled = true
-    setImmediate(flush)
   }
 
   return (item: Item, until: number): Promise<Result> =>
     new Promise((resolve, reject) => {
-      waiting.push({ item, until, spans: requestSpans.getStore(), resolve, reject })
-      schedule()
+      const count = waiting.push({ item, until, spans: requestSpans.getStore(), resolve, reject })
+      // Those that came before it have seen to that, or wait for a batch that is under way.
+      if (count === 1) setImmediate(flush)
     })
 }

@@ -75,9 +75,8 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
   /** Notes that a replica failed, or answered. Each change is told of once. */
   function note(failure?: DatabaseUnavailable) {
     restsUntil = failure ? performance.now() + REST_MS : 0
-    if (isLost === Boolean(failure)) return
+    if (isLost !== Boolean(failure)) options.onChange?.('replica', failure)
     isLost = Boolean(failure)
-    options.onChange?.('replica', failure)
   }
 
   const query: Pool['query'] = async (use, text, parameters, until, source) => {
