@@ -53,19 +53,17 @@ export type Place<After = number> = { after: After; limit: number; fresh?: boole
 /** Which server a page may come from. */
 export const pageSource = (fresh = false): Source => (fresh ? 'primary-first' : 'replica-first')
 
-/** Reads several pages by id at once, each of at most `limit` rows after an id; what it is given are arrays as text. */
-export type ListPages<Page> = (run: Run, asked: { after: string; limit: string }) => Promise<Page[]>
-
 /**
  * Makes the functions that read rows by id.
+ * @param list reads several pages at once, each of at most `limit` rows after an id; it is given arrays as text
  * @param rowsOf decodes a page when its turn has come, so that many that wait stay small
  */
 export function gatherPages<Page, Row extends { id: number }>(
   db: Pool,
-  list: ListPages<Page>,
+  list: (run: Run, asked: { after: string; limit: string }) => Promise<Page[]>,
   rowsOf: (page: Page) => Row[],
 ) {
-  const gatherFrom = (source: Source) =>
+  const gatherPage = (fresh: boolean) =>
     gather<Place, Page>({
       maxInFlight: 2,
       maxWeight: 4000,
@@ -73,10 +71,10 @@ export function gatherPages<Page, Row extends { id: number }>(
       run(pages, until) {
         events.emit('batch', 'pages', pages.length)
         const [after, limit] = [pages.map((page) => page.after), pages.map((page) => page.limit)]
-        return list(runner(db, 'read', until, source), { after: arrayText(after), limit: arrayText(limit) })
+        return list(runner(db, 'read', until, pageSource(fresh)), { after: arrayText(after), limit: arrayText(limit) })
       },
     })
-  const [getPage, getFreshPage] = [gatherFrom('replica-first'), gatherFrom('primary-first')]
+  const [getPage, getFreshPage] = [gatherPage(false), gatherPage(true)]
 
   return {
     /** At most `limit` rows with ids above `after`; pages that are asked for together share a statement. */

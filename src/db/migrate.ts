@@ -20,8 +20,6 @@ export type MigrateOptions = {
   waitMs: number
 }
 
-type Applied = number | 'newer'
-
 /** The key of the advisory lock that migrations hold; any number that nothing else in the database uses. */
 const LOCK_KEY = 7_203_411
 /** PostgreSQL 18, as `server_version_num` has it. */
@@ -43,7 +41,7 @@ const LOST_SECRET =
  * @throws with a sentence for the operator when a migration fails, the connection is lost, or `waitMs` are over;
  * nothing is half-applied
  */
-export async function migrate({ address, folder, api, waitMs }: MigrateOptions): Promise<Applied> {
+export async function migrate({ address, folder, api, waitMs }: MigrateOptions) {
   const migrations = readMigrationFiles({ migrationsFolder: folder })
   return retry(waitMs, () =>
     attempt(address, migrations, api).catch((error) => {
@@ -53,7 +51,7 @@ export async function migrate({ address, folder, api, waitMs }: MigrateOptions):
 }
 
 /** Migrates on a connection of its own. Closing it also ends a transaction that failed. */
-async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']): Promise<Applied> {
+async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']) {
   const { sql, close } = await connect({ address, applicationName: 'users-api migrate' })
   try {
     // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
@@ -103,12 +101,11 @@ function explained(error: unknown, { host, port }: Address): unknown {
  * @returns how many there were, or `newer` when the database has had later ones as well, and stays as it is
  * @throws when they do not follow those that the database has had
  */
-async function apply(sql: postgres.Sql, migrations: MigrationMeta[]): Promise<Applied> {
-  // Not `if not exists`: that needs the right to create even where they are.
-  const [found] = await sql`
-    select to_regnamespace('drizzle') as schema, to_regclass('drizzle.__drizzle_migrations') as record`
-  if (!found?.schema) await sql`create schema drizzle`
+async function apply(sql: postgres.Sql, migrations: MigrationMeta[]) {
+  // Only where it is missing: even `if not exists` needs the right to create.
+  const [found] = await sql`select to_regclass('drizzle.__drizzle_migrations') as record`
   if (!found?.record) {
+    await sql`create schema if not exists drizzle`
     await sql`create table drizzle.__drizzle_migrations (id serial primary key, hash text not null, created_at bigint)`
   }
   const rows = await sql`select created_at from drizzle.__drizzle_migrations`
