@@ -1,10 +1,7 @@
 import type { DatabaseUnavailable } from './unavailable.ts'
 
 /** Called when the database, writes alone or a replica begin to fail, when the reason changes, and when they succeed again. */
-export type OnChange = (
-  of: 'database' | 'database writes' | 'replica',
-  failure: DatabaseUnavailable | undefined,
-) => void
+export type OnChange = (of: 'database' | 'database writes' | 'replica', failure?: DatabaseUnavailable) => void
 
 /** What the answers of all connections tell of the database. All times are those of performance.now(). */
 export function createAvailability(onChange: OnChange = () => {}) {
@@ -22,7 +19,7 @@ export function createAvailability(onChange: OnChange = () => {}) {
     /** Notes an answer, which may be an error. */
     hear() {
       heardAt = performance.now()
-      if (failure) onChange('database', undefined)
+      if (failure) onChange('database')
       failure = undefined
     },
 

@@ -24,10 +24,8 @@ export function joinedOrNull<C extends Column>(column: C, value: SQLWrapper = co
 const join = <T>(text: SQL, decode: (text: string) => T): SQL<Joined<T> | null> =>
   sql`string_agg(${text}, ${separator})`.mapWith((values: string) => () => values.split(SEPARATOR).map(decode))
 
-type Decoder<C extends Column> = (text: string) => GetColumnData<C, 'raw'>
-
 /** Reads a value as Drizzle does; a boolean that is cast to text is not what PostgreSQL sends otherwise. */
-const decoder = <C extends Column>(column: C): Decoder<C> =>
+const decoder = <C extends Column>(column: C): ((text: string) => GetColumnData<C, 'raw'>) =>
   column.dataType === 'boolean' ? (text) => text === 'true' : (text) => column.mapFromDriverValue(text)
 
 /** The value of a row in a column; all columns of an answer have as many values. */

@@ -1,5 +1,4 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Span } from '@opentelemetry/api'
 import postgres from 'postgres'
 import { events, requestSpans } from '../events.ts'
 import { createAvailability, type OnChange } from './availability.ts'
@@ -33,10 +32,9 @@ export type PoolState = Record<'used' | 'idle' | 'max' | 'waiting', number> & {
 }
 
 /** Runs a statement that `prepare` made, in a pool. */
-export const runner =
-  (db: Pool, use: Use, until: number, source?: Source): Run =>
-  (text, parameters) =>
-    db.query(use, text, parameters, until, source)
+export function runner(db: Pool, use: Use, until: number, source?: Source): Run {
+  return (text, parameters) => db.query(use, text, parameters, until, source)
+}
 
 /** Of the connections for reads and writes, as many as writes never get: locked rows must not stop reads. */
 const RESERVED_FOR_READS = 2
@@ -64,7 +62,7 @@ type Work = {
   source: Source | undefined
   /** When it was asked for. */
   since: number
-  spans: readonly Span[]
+  spans: ReturnType<typeof requestSpans.getStore>
   resolve(rows: Row[]): void
   reject(error: unknown): void
 }
@@ -242,7 +240,7 @@ export function createPool(options: PoolOptions) {
   async function send(link: Link, work: Work) {
     Object.assign(link, { work, since: performance.now() })
     const end = (errorType?: string) =>
-      events.emit('statement', work.text, performance.now() - link.since, work.spans, errorType)
+      events.emit('statement', work.text, performance.now() - link.since, work.spans ?? [], errorType)
     try {
       const rows = await run(link.sql, work.text, work.parameters)
       end()
@@ -303,7 +301,7 @@ export function createPool(options: PoolOptions) {
     const until = Math.min(latest, start + deadlineMs)
     for (let attempt = 1; ; attempt++) {
       try {
-        const [since, spans] = [performance.now(), requestSpans.getStore() ?? []]
+        const [since, spans] = [performance.now(), requestSpans.getStore()]
         const rows = await new Promise<Row[]>((resolve, reject) =>
           submit({ use, text, parameters, until, source, since, spans, resolve, reject }),
         )

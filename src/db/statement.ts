@@ -5,8 +5,6 @@ import type { Parameter, Row } from './connection.ts'
 
 /** Sends a statement's text and parameters to PostgreSQL. */
 export type Run = (text: string, parameters: readonly Parameter[]) => Promise<Row[]>
-/** Runs a statement with a value for each placeholder. Its rows are typed by the columns that it selects. */
-export type Statement<Name extends string, Rows> = (run: Run, values: Record<Name, Parameter>) => Promise<Rows>
 
 /** Makes the placeholders of a statement; other names than these do not compile. */
 export type Placeholders<Name extends string> = (name: Name) => Placeholder
@@ -25,23 +23,20 @@ export const builder = drizzle(async (text, parameters) => {
 })
 
 /**
- * Makes a statement. Its text is built once, when it first runs: building all of them at the start would be a twentieth
- * of a cold start. The statement throws what `run` throws.
+ * Makes a statement. It takes a value for each placeholder, and its rows are typed by the columns that it selects. Its
+ * text is built once, when it first runs: building all of them at the start would be a twentieth of a cold start. It
+ * throws what `run` throws.
  * @param make builds it; the type of its parameter names the placeholders
  */
-export function prepare<Name extends string, Rows>(
-  make: (placeholder: Placeholders<Name>) => Preparable<Rows>,
-): Statement<Name, Rows> {
+export function prepare<Name extends string, Rows>(make: (placeholder: Placeholders<Name>) => Preparable<Rows>) {
   let statement: ReturnType<Preparable<Rows>['prepare']> | undefined
-  return async (run, values) => {
+  return async (run: Run, values: Record<Name, Parameter>) => {
     statement ??= make(sql.placeholder).prepare('')
     const execute = statement.execute.bind(statement, values)
-    try {
-      return await runs.run(run, execute)
-    } catch (error) {
+    return runs.run(run, execute).catch((error: unknown) => {
       // The message of Drizzle's own error holds the parameters.
       throw error instanceof DrizzleQueryError ? error.cause : error
-    }
+    })
   }
 }
 
