@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
 import { events, requestSpans } from '../events.ts'
-import { createAvailability, type OnChange } from './availability.ts'
 import { type Connection, type ConnectionOptions, connect, type Parameter, type Row, run } from './connection.ts'
 import type { Run } from './statement.ts'
 import { DatabaseUnavailable, isConstraintViolation, NO_ANSWER, TOO_LATE, unavailable } from './unavailable.ts'
@@ -21,6 +20,9 @@ export type PoolOptions = ConnectionOptions & {
   silenceMs?: number
   onChange?: OnChange
 }
+
+/** Called when the database, writes alone or a replica begin to fail, when the reason changes, and when they succeed again. */
+type OnChange = (of: 'database' | 'database writes' | 'replica', failure?: DatabaseUnavailable) => void
 
 export type Pool = ReturnType<typeof createPool>
 
@@ -80,14 +82,19 @@ type Link = Connection & {
  * they are idle, down to one.
  */
 export function createPool(options: PoolOptions) {
-  const { connections, deadlineMs, silenceMs = Number.POSITIVE_INFINITY, check } = options
-  const database = createAvailability(options.onChange)
+  const { connections, deadlineMs, silenceMs = Number.POSITIVE_INFINITY, check, onChange } = options
   const maxWrites = connections - RESERVED_FOR_READS
   const links = new Set<Link>()
   const waiting: Record<Use, Set<Work>> = { read: new Set(), write: new Set(), stream: new Set() }
   const opened = Promise.withResolvers<void>()
   let opening = 0
   let renewedAt = Number.NEGATIVE_INFINITY
+  /** Why nothing can be asked now, and why nothing can be written. */
+  let outage: DatabaseUnavailable | undefined
+  let writeFailure: DatabaseUnavailable | undefined
+  /** When any connection was answered, when a write succeeded, and when there was silence. */
+  let heardAt = performance.now()
+  let writtenAt = Number.NEGATIVE_INFINITY
   let silentAt = Number.NEGATIVE_INFINITY
   let closed = false
 
@@ -109,7 +116,7 @@ export function createPool(options: PoolOptions) {
       const link: Link = { ...connection, work: undefined, since: performance.now() }
       links.add(link)
       void link.closed.then(() => drop(link))
-      database.hear()
+      hear()
       opened.resolve()
     } catch (error) {
       if (error instanceof DatabaseUnavailable && !closed && nobodyAnswers()) fail(error)
@@ -125,7 +132,7 @@ export function createPool(options: PoolOptions) {
 
   /** Whether one of these waits for an answer while no connection has had any for so long. */
   const isSilent = (asked: { since: number }[], ms: number) =>
-    asked.some(({ since }) => Math.max(since, database.heardAt()) < performance.now() - ms)
+    asked.some(({ since }) => Math.max(since, heardAt) < performance.now() - ms)
   const working = () => [...links].filter(({ work }) => work)
   const allWaiting = () => USES.flatMap((use) => [...waiting[use]])
 
@@ -133,7 +140,22 @@ export function createPool(options: PoolOptions) {
   const nobodyAnswers = () => links.size === 0 || isSilent(working(), deadlineMs * SUSPICION_SHARE)
 
   /** Why what a replica may answer is not asked here. Silence ends with the next answer. */
-  const failure = () => database.failure() ?? (database.heardAt() < silentAt ? SILENT : undefined)
+  const failure = () => outage ?? (heardAt < silentAt ? SILENT : undefined)
+
+  /** Notes an answer, which may be an error. */
+  function hear() {
+    heardAt = performance.now()
+    if (outage) onChange?.('database')
+    outage = undefined
+  }
+
+  /** Notes the outcome of a write that began at `start`. Writes that fail alone are told of once, and once when they succeed. */
+  function noteWrite(start: number, error?: DatabaseUnavailable) {
+    if (!error) writtenAt = performance.now()
+    else if (outage || error.isMomentary || writtenAt > start) return
+    if (Boolean(writeFailure) !== Boolean(error)) onChange?.('database writes', error)
+    writeFailure = error
+  }
 
   /** Drops all of them before any of those who wait could get one. */
   function drop(...gone: Link[]) {
@@ -155,15 +177,16 @@ export function createPool(options: PoolOptions) {
 
   /** Nobody answers: nobody waits. */
   function fail(reason: DatabaseUnavailable) {
-    if (!database.failure()) renew()
-    database.fail(reason)
+    if (!outage) renew()
+    if (outage?.message !== reason.message) onChange?.('database', reason)
+    outage = reason
     rejectHopeless()
   }
 
   /** Why there is no use in waiting for a connection. */
   function refusal({ use, until, source }: Work) {
     if (closed) return STOPPING
-    const reason = source ? failure() : database.failure()
+    const reason = source ? failure() : outage
     if (reason) return reason
     if (use === 'write' && stuckWrites() >= maxWrites) return STUCK
     return until - performance.now() < SEND_MARGIN_MS ? TOO_LATE : undefined
@@ -244,13 +267,13 @@ export function createPool(options: PoolOptions) {
     try {
       const rows = await run(link.sql, work.text, work.parameters)
       end()
-      database.hear()
+      hear()
       work.resolve(rows)
       free(link)
     } catch (error) {
       end(error instanceof postgres.PostgresError ? error.code : 'lost')
       const reason = unavailable(error)
-      if (reason?.reached !== 'lost') database.hear()
+      if (reason?.reached !== 'lost') hear()
       // Idle connections may be lost as well: the next attempt gets one that is new or has just answered.
       else drop(...idle())
       work.reject(reason ?? error)
@@ -305,7 +328,7 @@ export function createPool(options: PoolOptions) {
         const rows = await new Promise<Row[]>((resolve, reject) =>
           submit({ use, text, parameters, until, source, since, spans, resolve, reject }),
         )
-        if (use === 'write') database.noteWrite(start)
+        if (use === 'write') noteWrite(start)
         return rows
       } catch (error) {
         if (!(error instanceof DatabaseUnavailable)) throw error
@@ -313,7 +336,7 @@ export function createPool(options: PoolOptions) {
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
         const repeatable = error.isMomentary || (error.reached === 'lost' && attempt < READ_ATTEMPTS)
         if (use !== 'write' && repeatable && performance.now() < until - SEND_MARGIN_MS) continue
-        if (use === 'write') database.noteWrite(start, error)
+        if (use === 'write') noteWrite(start, error)
         throw error
       }
     }
@@ -328,7 +351,7 @@ export function createPool(options: PoolOptions) {
     /** Whether reads or writes are under way now. */
     busy: () => running('read') + running('write') > 0,
     state(): PoolState {
-      const [free, up] = [idle().length, links.size > 0 && !database.failure()]
+      const [free, up] = [idle().length, links.size > 0 && !outage]
       return { up, used: links.size - free, idle: free, max: connections, waiting: allWaiting().length }
     },
     /** Why it cannot be asked now for what a replica may answer. */
