@@ -7,6 +7,15 @@ import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
+declare module 'postgres' {
+  interface Options<T extends Record<string, PostgresType>> {
+    /** Makes the socket of a connection. It is in the README of postgres.js and missing in its types. */
+    socket?: () => Promise<Socket>
+    /** Names the types, so that they match the declaration of postgres.js. */
+    types?: T
+  }
+}
+
 /** What a statement may be given: only this is sent as it is. */
 export type Parameter = string | number | boolean | null
 /** A row's columns in the order of the statement: text, but for booleans, JSON and numbers of up to 4 bytes. */
@@ -90,8 +99,7 @@ export async function connect({ address, ...options }: ConnectionOptions) {
     throw new DatabaseUnavailable(await Promise.race([closed.then(() => HUNG_UP), late]), 'unsent')
   }
   try {
-    // The option `socket` is in the README of postgres.js and missing in its types.
-    const driverOptions = {
+    const sql = postgres({
       ...address,
       // SCRAM means a password in this form (RFC 7677, RFC 4013), and postgres.js would send another.
       password: address.password.normalize('NFKC'),
@@ -120,8 +128,7 @@ export async function connect({ address, ...options }: ConnectionOptions) {
         // For TLS postgres.js reads the server's name from its socket.
         return Object.assign(socket, { host: address.host })
       },
-    }
-    const sql = postgres(driverOptions)
+    })
     // postgres.js does not reject a statement that it was given between a reset and the close.
     const checked = await Promise.race([begin(sql, options.deadlineMs, options.check), giveUp()])
     /** Waits for the running statement for at most `timeoutMs`, then closes. */

@@ -40,22 +40,25 @@ const lockWaiters = async () => {
 }
 
 describe('parameters and answers', () => {
-  test('a parameter that is missing is an error of its caller, and five beside it get their own rows', async () => {
-    const ask = (parameter: string | null) => db.read('select $1::text as value', [parameter])
-    // @ts-expect-error: what is missing does not compile.
-    const missing = ask(undefined)
-    const answers = await Promise.allSettled([ask('a'), ask('b'), missing, ask('c'), ask('d'), ask(null)])
-    expect(answers.map((answer) => (answer.status === 'fulfilled' ? answer.value[0] : answer.reason.code))).toEqual([
-      ['a'],
-      ['b'],
-      'UNDEFINED_VALUE',
-      ['c'],
-      ['d'],
-      [null],
-    ])
-    expect(await ask('after')).toEqual([['after']])
-    expect(told).toEqual([])
-  })
+  test.each([undefined, new Date(), 1n, {}, ['a'], Buffer.from('a')])(
+    'a parameter that cannot be sent as it is (%s) is an error of its caller, and five beside it get their own rows',
+    async (value) => {
+      const ask = (parameter: unknown) =>
+        // @ts-expect-error: such a parameter does not compile.
+        db.read('select $1::text as value', [parameter])
+      const answers = await Promise.allSettled([ask('a'), ask('b'), ask(value), ask('c'), ask('d'), ask(null)])
+      expect(answers.map((answer) => (answer.status === 'fulfilled' ? answer.value[0] : answer.reason.name))).toEqual([
+        ['a'],
+        ['b'],
+        'TypeError',
+        ['c'],
+        ['d'],
+        [null],
+      ])
+      expect(await ask('after')).toEqual([['after']])
+      expect(told).toEqual([])
+    },
+  )
 
   test('an error after the first rows of a statement leaves nothing behind for the next', async () => {
     for (let i = 0; i < 10; i++) {

@@ -317,9 +317,10 @@ export function createPool(options: PoolOptions) {
    * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock or migrate. A read that others may
    * answer is given up when this server falls silent.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
-   * @throws postgres.PostgresError when the database refuses the statement
+   * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
    */
   async function query(use: Use, text: string, parameters: readonly Parameter[], latest: number, source?: Source) {
+    if (!parameters.every(isParameter)) throw new TypeError('Only text, numbers, booleans and null can be sent.')
     const start = performance.now()
     const until = Math.min(latest, start + deadlineMs)
     for (let attempt = 1; ; attempt++) {
@@ -369,6 +370,9 @@ export function createPool(options: PoolOptions) {
     },
   }
 }
+
+/** postgres.js would make text of a Date, and something else of an array. */
+const isParameter = (value: unknown) => value === null || ['string', 'number', 'boolean'].includes(typeof value)
 
 const STOPPING = new DatabaseUnavailable('this process is stopping', 'unsent')
 const CLOSED = new DatabaseUnavailable('it closed the connection', 'lost')
