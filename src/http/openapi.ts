@@ -70,34 +70,31 @@ function schemaOf(fields: Fields, changes = {}) {
   return schema
 }
 
-/** The paths of a collection and its items, and their schemas. */
-function describeResource({ name, plural, query, input, patch, item }: ResourceOptions, config: Config) {
-  const Name = capitalized(name)
-  const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
-  const { collectionPath, itemPath, page } = filled(resource, words, config)
-  const list = { ...collectionPath.get, parameters: [...parametersOf(query), ...collectionPath.get.parameters] }
-  return {
-    paths: { [`/${plural}`]: { ...collectionPath, get: list }, [`/${plural}/{id}`]: itemPath },
-    schemas: {
+function describe({ resources, ...config }: OpenApiOptions) {
+  const { name: title, version, description: summary, license } = packageJson
+  const { info, paths, components } = filled(base, { $maxBodyBytes: config.MAX_BODY_BYTES }, config)
+  const resourcePaths = {}
+  for (const describeResource of resources) {
+    const { name, plural, query, input, patch, item } = describeResource()
+    const Name = capitalized(name)
+    const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
+    const { collectionPath, itemPath, page } = filled(resource, words, config)
+    const parameters = [...parametersOf(query), ...collectionPath.get.parameters]
+    Object.assign(collectionPath.get, { parameters })
+    Object.assign(resourcePaths, { [`/${plural}`]: collectionPath, [`/${plural}/{id}`]: itemPath })
+    Object.assign(components.schemas, {
       [`${Name}Input`]: schemaOf(input),
       [`${Name}Patch`]: schemaOf(patch),
       // Answers have no patterns: a later release may write values in another form.
       [Name]: schemaOf(item, { pattern: undefined }),
       [`${Name}Page`]: page,
-    },
+    })
   }
-}
-
-function describe({ resources, ...config }: OpenApiOptions) {
-  const described = resources.map((resourceOf) => describeResource(resourceOf(), config))
-  const { name: title, version, description: summary, license } = packageJson
-  const { info, paths, components } = filled(base, { $maxBodyBytes: config.MAX_BODY_BYTES }, config)
-  const schemas = Object.assign({}, components.schemas, ...described.map(({ schemas }) => schemas))
   return {
     ...base,
     info: { title, version, summary, license: { name: license, identifier: license }, ...info },
-    paths: Object.assign({}, ...described.map(({ paths }) => paths), paths),
-    components: { ...components, schemas },
+    paths: { ...resourcePaths, ...paths },
+    components,
   }
 }
 
