@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import * as z from 'zod'
@@ -10,15 +9,6 @@ import { ndjson, otherParameter } from './ndjson.ts'
 import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
 
-/** Lines that are checked in one turn of the event loop: in between, others get theirs. */
-const LINES_A_TURN = 100
-
-/** What a conflict is called, by `onConflict`. */
-const CONFLICTS = new Map<string, 'conflict' | 'skipped'>([
-  ['fail', 'conflict'],
-  ['skip', 'skipped'],
-])
-
 const passedOver = z.unknown().optional()
 /** What a line may have as well, so that an answer can be sent back as it is: rows get these anew. */
 export const MADE_HERE = { id: passedOver, createdAt: passedOver, updatedAt: passedOver }
@@ -26,17 +16,18 @@ export const MADE_HERE = { id: passedOver, createdAt: passedOver, updatedAt: pas
 /** It passes over the mark that some programs begin a file with (U+FEFF). */
 const utf8 = new TextDecoder('utf-8', { fatal: true })
 
-/** What a line holds, or why it holds nothing of use. */
-function parse<T>(line: Buffer, schema: z.ZodType<T>, maxBytes: number): T | Problem {
-  if (line.length > maxBytes) return new Problem(413, `The line must have at most ${maxBytes} bytes.`)
+/** What a line holds. */
+function parse<T>(line: Buffer, schema: z.ZodType<T>, maxBytes: number): T {
+  if (line.length > maxBytes) throw new Problem(413, `The line must have at most ${maxBytes} bytes.`)
   let value: unknown
   try {
     value = JSON.parse(utf8.decode(line))
   } catch (error) {
-    return new Problem(400, `The line is not valid ${error instanceof SyntaxError ? 'JSON' : 'UTF-8'}.`)
+    throw new Problem(400, `The line is not valid ${error instanceof SyntaxError ? 'JSON' : 'UTF-8'}.`)
   }
   const { data, error } = schema.safeParse(value)
-  return error ? invalid(error.issues) : data
+  if (error) throw invalid(error.issues)
+  return data
 }
 
 /**
@@ -53,10 +44,9 @@ export function createEachLine<T>(
     const counts = { lines: 0, created: 0, skipped: 0, conflict: 0, invalid: 0 }
     let line = 0
 
-    async function resultOf(line: number, value: T | Problem) {
+    async function resultOf(line: number, bytes: Buffer) {
       try {
-        if (value instanceof Problem) throw value
-        const { id } = await create(c, value)
+        const { id } = await create(c, parse(bytes, schema, config.MAX_BODY_BYTES))
         counts.created++
         return { line, outcome: 'created', id }
       } catch (error) {
@@ -68,21 +58,20 @@ export function createEachLine<T>(
     }
 
     for await (const lines of linesOf(c.env.incoming, config)) {
-      const given: [line: number, value: T | Problem][] = []
+      const results = []
       for (const bytes of lines) {
         line++
-        if (line % LINES_A_TURN === 0) await setImmediate()
-        if (String(bytes).trim() !== '') given.push([line, parse(bytes, schema, config.MAX_BODY_BYTES)])
+        if (String(bytes).trim() !== '') results.push(resultOf(line, bytes))
       }
-      counts.lines += given.length
-      yield await Promise.all(given.map(([line, value]) => resultOf(line, value)))
+      counts.lines += results.length
+      yield await Promise.all(results)
     }
     yield [counts]
   }
 
   return createMiddleware<Env>(async function createEachLine(c, next) {
-    const conflict = CONFLICTS.get((c.req.queries('onConflict') ?? ['fail']).join())
-    if (!conflict) throw new Problem(400, 'onConflict must be fail or skip.')
+    const onConflict = (c.req.queries('onConflict') ?? ['fail']).join()
+    if (!['fail', 'skip'].includes(onConflict)) throw new Problem(400, 'onConflict must be fail or skip.')
     if (!postsLines(c)) return next()
     const unknown = otherParameter(c, 'onConflict')
     if (unknown) throw new Problem(400, `${unknown} does not go with ${NDJSON_MEDIA_TYPE}.`)
@@ -94,7 +83,7 @@ export function createEachLine<T>(
     c.set('until', Number.POSITIVE_INFINITY)
     return limited('streams', config.MAX_STREAMS, () => {
       tellToSend(c.env)
-      return ndjson(c, results(c, conflict))
+      return ndjson(c, results(c, onConflict === 'skip' ? 'skipped' : 'conflict'))
     })
   })
 }

@@ -20,7 +20,6 @@ test('a stream whose source cannot be closed is an entry in the log, and no more
     list: fails,
     listByName: fails,
     create: fails,
-    createAmongMany: fails,
     update: fails,
     remove: fails,
     async *stream() {

@@ -14,7 +14,6 @@ const store: UserStore = {
   list: fails,
   listByName: fails,
   create: fails,
-  createAmongMany: fails,
   update: fails,
   remove: fails,
   async *stream() {

@@ -41,7 +41,7 @@ export function userRoutes(store: UserStore, config: Config) {
   }
 
   const createLines = createEachLine(config, UserLine, (c, { username, email }) =>
-    changed(c, NOUN, 'create', (until) => store.createAmongMany({ username, email, key: null, hash: null }, until)),
+    changed(c, NOUN, 'create', (until) => store.create({ username, email, key: null, hash: null }, until, 'streams')),
   )
 
   return new Hono<Env>()

@@ -8,7 +8,7 @@ import { folded, users } from './table.ts'
 const { id, username, email, createdAt, updatedAt, version } = users
 const columns = { id, username, email, createdAt, updatedAt }
 
-const same = (field: Field, value: SQLWrapper) => sql`${folded(users[field])} = ${folded(value)}`
+const same = (field: Field, value: SQLWrapper) => sql<boolean | null>`${folded(users[field])} = ${folded(value)}`
 
 /** Columns of several users, joined. Most users were never updated: then the time of that is null. */
 const joinedColumns = {
@@ -125,24 +125,19 @@ export const removeUser = prepare(($: Placeholders<'id' | 'versions'>) =>
   builder.delete(users).where(isAtVersion(users, $)).returning({ id, version }),
 )
 
-/** Users who stand in the way of others, whose number is `n`, from 1: they have the username, email or Idempotency-Key that those want. */
+/**
+ * Users who stand in the way of others, whose number is `n`, from 1: they have the username, email or Idempotency-Key that
+ * those want.
+ */
 export const findRivals = prepare(($: Placeholders<'ids' | 'usernames' | 'emails' | 'keys'>) => {
   const wanted = sql`unnest(
     ${$('ids')}::bigint[], ${$('usernames')}::text[], ${$('emails')}::text[], ${$('keys')}::text[]
   ) with ordinality as wanted (id, username, email, key, n)`
-  const sameName = same('username', sql`wanted.username`)
-  const sameAddress = same('email', sql`wanted.email`)
-  const sameKey = sql`${users.idempotencyKey} = wanted.key`
+  const username = same('username', sql`wanted.username`)
+  const email = same('email', sql`wanted.email`)
+  const sameKey = sql<boolean | null>`${users.idempotencyKey} = wanted.key`
   return builder
-    .select({
-      n: sql<number>`n::int`,
-      username: sql<boolean>`coalesce(${sameName}, false)`,
-      email: sql<boolean>`coalesce(${sameAddress}, false)`,
-      sameKey: sql<boolean>`coalesce(${sameKey}, false)`,
-      hash: users.idempotencyHash,
-      id,
-      createdAt,
-    })
+    .select({ n: sql<number>`n::int`, username, email, sameKey, hash: users.idempotencyHash, id, createdAt })
     .from(wanted)
-    .innerJoin(users, and(ne(id, sql`wanted.id`), or(sameName, sameAddress, sameKey)))
+    .innerJoin(users, and(ne(id, sql`wanted.id`), or(username, email, sameKey)))
 })

@@ -6,7 +6,7 @@ import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
 import { type Idempotency, type Refusal, type Result, unchanged, type Versions } from '../resource.ts'
-import { FIELDS, type NewUser, type User, type UserPatch } from './schemas.ts'
+import { FIELDS, type Field, type ListQuery, type NewUser, type User, type UserPatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
 /** A user and the version that its entity tag names: 1 at first, one more after each change. */
@@ -15,8 +15,6 @@ type NewRow = NewUser & Idempotency
 /** What a user with this id is about to have. */
 type Wanted = { id: number; username: string | null; email: string | null; key: string | null }
 type Rival = Awaited<ReturnType<typeof statements.findRivals>>[number]
-/** The user with this username and this email, as far as they are given; all users if neither is. */
-type Sought = { username?: string | undefined; email?: string | undefined }
 
 export type UserStore = ReturnType<typeof createUserStore>
 
@@ -48,6 +46,7 @@ export function createUserStore(db: Pool) {
   const get = gatherGets(db, statements.getUsers, statements.usersOf)
   const pages = gatherPages(db, statements.listPages, statements.usersOf)
   const inserts = [inserting(statements.insertAll), inserting(statements.insertOrSkip)] as const
+  const insert = { requests: gatherInserts(db, ...inserts), streams: gatherInserts(db, ...inserts, 'streams') }
   const change = createChange(db, get)
   const findRivals = gather<Wanted, Rival[]>({
     maxInFlight: 1,
@@ -70,30 +69,11 @@ export function createUserStore(db: Pool) {
     return fields.length > 0 ? { outcome: 'conflict', fields } : undefined
   }
 
-  /**
-   * Makes a function that creates a user. With a key that created one before, from values with the same hash, it answers
-   * as it did then. The key is remembered for as long as the user exists.
-   */
-  const creating = (insert: ReturnType<typeof gatherInserts<NewRow, { id: number; createdAt: string }>>) =>
-    async function create(row: NewRow, until: number): Promise<Result<StoredUser>> {
-      // Again where the rival was gone when we looked; the deadline ends it.
-      for (;;) {
-        const inserted = await insert(row, until)
-        if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
-        const rivals = await findRivals({ ...row, id: NO_ID }, until)
-        const before = rivals.find(({ sameKey }) => sameKey)
-        if (before?.hash === row.hash) return unchanged(asCreated(before.id, row, before.createdAt))
-        if (before) return { outcome: 'key-reused' }
-        const refused = conflict(rivals)
-        if (refused) return refused
-      }
-    }
-
   return {
     get,
 
-    /** At most `limit` users with ids above `after`, by id. */
-    async list({ username, email, ...place }: Sought & Place, until: number) {
+    /** At most `limit` users with ids above `after`, by id: all, or the one with this username and this email. */
+    async list({ username, email, ...place }: Pick<ListQuery, Field> & Place, until: number) {
       if (username === undefined && email === undefined) return pages.page(place, until)
       const find = username === undefined ? statements.findByEmail : statements.findByUsername
       const run = runner(db, 'read', until, 'primary-first')
@@ -110,9 +90,24 @@ export function createUserStore(db: Pool) {
 
     stream: pages.stream,
 
-    create: creating(gatherInserts(db, ...inserts)),
-    /** The same for one of many, which let others go first. */
-    createAmongMany: creating(gatherInserts(db, ...inserts, 'streams')),
+    /**
+     * Creates a user. With a key that created one before, from values with the same hash, it answers as it did then. The
+     * key is remembered for as long as the user exists.
+     * @param use those of streams let the others go first
+     */
+    async create(row: NewRow, until: number, use: keyof typeof insert = 'requests'): Promise<Result<StoredUser>> {
+      // Again where the rival was gone when we looked; the deadline ends it.
+      for (;;) {
+        const inserted = await insert[use](row, until)
+        if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
+        const rivals = await findRivals({ ...row, id: NO_ID }, until)
+        const before = rivals.find(({ sameKey }) => sameKey)
+        if (before?.hash === row.hash) return unchanged(asCreated(before.id, row, before.createdAt))
+        if (before) return { outcome: 'key-reused' }
+        const refused = conflict(rivals)
+        if (refused) return refused
+      }
+    },
 
     /** Sets what `patch` names, if the user's version is one of `versions`. An empty patch changes nothing. */
     async update(id: number, patch: UserPatch, versions: Versions, until: number): Promise<Result<StoredUser>> {

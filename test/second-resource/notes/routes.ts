@@ -27,7 +27,7 @@ export function noteRoutes(store: NoteStore, config: Config) {
   }
 
   const createLines = createEachLine(config, NoteLine, (c, { userId, text }) =>
-    changed(c, NOUN, 'create', (until) => store.createAmongMany({ userId, text, key: null, hash: null }, until)),
+    changed(c, NOUN, 'create', (until) => store.create({ userId, text, key: null, hash: null }, until, 'streams')),
   )
 
   return new Hono<Env>()

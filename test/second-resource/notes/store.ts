@@ -40,12 +40,17 @@ export function createNoteStore(db: Pool) {
   const get = gatherGets(db, statements.getNotes, statements.notesOf)
   const pages = gatherPages(db, statements.listPages, statements.notesOf)
   const inserts = [inserting(statements.insertAll), inserting(statements.insertOrSkip)] as const
+  const insert = { requests: gatherInserts(db, ...inserts), streams: gatherInserts(db, ...inserts, 'streams') }
   const change = createChange(db, get)
 
-  const creating = (insert: ReturnType<typeof gatherInserts<NewRow, { id: number; createdAt: string }>>) =>
-    async function create(row: NewRow, until: number): Promise<Result<StoredNote>> {
+  return {
+    get,
+    list: pages.page,
+    stream: pages.stream,
+
+    async create(row: NewRow, until: number, use: keyof typeof insert = 'requests'): Promise<Result<StoredNote>> {
       try {
-        const inserted = await insert(row, until)
+        const inserted = await insert[use](row, until)
         if (inserted) return asCreated(inserted.id, row, inserted.createdAt)
       } catch (error) {
         if (!isForeignKeyViolation(error)) throw error
@@ -55,15 +60,7 @@ export function createNoteStore(db: Pool) {
       if (!before) throw new DatabaseUnavailable('another note came and went', 'refused')
       if (before.hash !== row.hash) return { outcome: 'key-reused' }
       return unchanged(asCreated(before.id, row, before.createdAt))
-    }
-
-  return {
-    get,
-    list: pages.page,
-    stream: pages.stream,
-
-    create: creating(gatherInserts(db, ...inserts)),
-    createAmongMany: creating(gatherInserts(db, ...inserts, 'streams')),
+    },
 
     async update(id: number, patch: NotePatch, versions: Versions, until: number): Promise<Result<StoredNote>> {
       const { userId = null, text = null } = patch
