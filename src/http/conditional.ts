@@ -41,17 +41,16 @@ export function ifNoneMatch(value: string | undefined): ((version: number) => bo
 
 /**
  * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is compared
- * with the present version, and the change then bound to that.
+ * with the present version, and the change then bound to that, or to none.
  * @param present gets the present version
- * @throws Problem 412 where the present version does not meet the conditions
  */
-export async function startingVersions(c: Context<Env>, noun: string, present: () => Promise<{ version: number }>) {
+export async function startingVersions(c: Context<Env>, present: () => Promise<{ version: number }>) {
   const versions = ifMatch(c.req.header('if-match'))
   const excluded = ifNoneMatch(c.req.header('if-none-match'))
   if (!excluded) return versions
   const { version } = await present()
-  if (excluded(version) || versions?.includes(version) === false) throw problemOf(noun, { outcome: 'stale' })
-  return [version]
+  if (excluded(version)) return []
+  return versions?.filter((other) => other === version) ?? [version]
 }
 
 /**

@@ -1,8 +1,10 @@
 import type { Context } from 'hono'
 import * as z from 'zod'
 import { MAX_ID, NO_ID } from '../db/columns.ts'
-import { ID } from './path.ts'
 import { Problem } from './problem.ts'
+
+/** An id, in the description of the service. */
+export const ID = { type: 'integer', format: 'int64', minimum: 1, maximum: MAX_ID, examples: [1] } as const
 
 export const LIMIT_MAX = 1000
 export const LIMIT_DEFAULT = 100

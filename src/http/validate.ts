@@ -1,7 +1,9 @@
 import { isUtf8 } from 'node:buffer'
 import { zValidator } from '@hono/zod-validator'
 import type { Context } from 'hono'
-import type * as z from 'zod'
+import * as z from 'zod'
+import { MAX_ID, NO_ID } from '../db/columns.ts'
+import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
 
 /** A body may have thousands of faults under names of any length: an answer has so many, and so much of a name. */
@@ -13,14 +15,8 @@ const cut = (name: string) => (name.length > NAME_MAX_LENGTH ? `${name.slice(0, 
 const pointerOf = (path: readonly PropertyKey[]) =>
   path.map((key) => `/${cut(String(key)).toWellFormed().replaceAll('~', '~0').replaceAll('/', '~1')}`).join('')
 
-/** 422 with a JSON Pointer to each fault. */
+/** 422 with a JSON Pointer to each of the first faults, and a sentence that names them and counts the others. */
 export function invalid(issues: readonly z.core.$ZodIssue[]): Problem {
-  const { errors, detail } = faultsOf(issues)
-  return new Problem(422, detail, { type: 'validation', errors })
-}
-
-/** The first faults, and a sentence that names them and counts the others. */
-function faultsOf(issues: readonly z.core.$ZodIssue[]) {
   const faults = issues.flatMap((issue) =>
     issue.code === 'unrecognized_keys'
       ? issue.keys.map((key) => ({ path: [...issue.path, key], detail: 'is not known' }))
@@ -29,7 +25,7 @@ function faultsOf(issues: readonly z.core.$ZodIssue[]) {
   const errors = faults.slice(0, FAULTS_MAX).map(({ path, detail }) => ({ pointer: pointerOf(path), detail }))
   const sentences = errors.map(({ pointer, detail }) => `${pointer.slice(1) || 'the body'} ${detail}`)
   if (faults.length > FAULTS_MAX) sentences.push(`and ${faults.length - FAULTS_MAX} more`)
-  return { errors, detail: sentences.join('; ') }
+  return new Problem(422, sentences.join('; '), { type: 'validation', errors })
 }
 
 export const JSON_MEDIA_TYPES = ['application/json']
@@ -76,8 +72,21 @@ export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
     (result, c: Context) => {
       if (target === 'json') assertJson(c, mediaTypes)
       if (result.success) return
-      throw target === 'json' ? invalid(result.error.issues) : new Problem(400, faultsOf(result.error.issues).detail)
+      const problem = invalid(result.error.issues)
+      throw target === 'json' ? problem : new Problem(400, problem.message)
     },
     // Our schemas wait for nothing, and parse faster when they need not.
     { validationFunction: (schema, value) => schema.safeParse(value) },
   )
+
+const PathId = z.object({
+  id: z
+    .string()
+    .refine((id) => /^[1-9][0-9]*$/.test(id), 'must be a positive whole number')
+    .transform((id) => (Number(id) <= MAX_ID ? Number(id) : NO_ID)),
+})
+/** Validates the `id` of a path in its one decimal form. One beyond the column's range passes, and is simply not found. */
+export const validId = valid('param', PathId)
+
+/** The context of a handler behind `validId`. */
+export type ItemContext = Context<Env, string, { out: { param: { id: number } } }>

@@ -6,10 +6,9 @@ import { entityTag, ifMatch } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
 import { encodeCursor, LIMIT_DEFAULT, nextPath } from '../http/list.ts'
 import { page } from '../http/page.ts'
-import { PathId } from '../http/path.ts'
 import { Problem, problemFor } from '../http/problem.ts'
 import { changed, found } from '../http/refusal.ts'
-import { invalid, valid } from '../http/validate.ts'
+import { invalid, validId } from '../http/validate.ts'
 import { NewUser, type User } from './schemas.ts'
 import type { UserStore } from './store.ts'
 import { FORMS, type Form, type FormName, formView, listView, type Values } from './views.ts'
@@ -78,8 +77,8 @@ export function userForms(store: UserStore) {
       if (c.req.method === 'POST') return submit(c, 'new', NO_ID)
       return ['GET', 'HEAD'].includes(c.req.method) ? showForm(c, 'new', { values: {} }) : next()
     })
-    .get('/:id/edit', valid('param', PathId), (c) => showPresent(c, 'edit', c.req.valid('param').id))
-    .post('/:id/edit', valid('param', PathId), (c) => submit(c, 'edit', c.req.valid('param').id))
-    .get('/:id/delete', valid('param', PathId), (c) => showPresent(c, 'delete', c.req.valid('param').id))
-    .post('/:id/delete', valid('param', PathId), (c) => submit(c, 'delete', c.req.valid('param').id))
+    .get('/:id/edit', validId, (c) => showPresent(c, 'edit', c.req.valid('param').id))
+    .post('/:id/edit', validId, (c) => submit(c, 'edit', c.req.valid('param').id))
+    .get('/:id/delete', validId, (c) => showPresent(c, 'delete', c.req.valid('param').id))
+    .post('/:id/delete', validId, (c) => submit(c, 'delete', c.req.valid('param').id))
 }

@@ -1,4 +1,4 @@
-import { type Context, Hono } from 'hono'
+import { Hono } from 'hono'
 import type { Config } from '../config.ts'
 import { answer, json } from '../http/answer.ts'
 import { createEachLine } from '../http/bulk.ts'
@@ -8,9 +8,8 @@ import { idempotencyOf } from '../http/idempotency.ts'
 import { idAfter, LIMIT_DEFAULT, nextLink, type Page, pageOf, pageOfIds, textAfter, wantsFresh } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
-import { PathId } from '../http/path.ts'
 import { changed, found } from '../http/refusal.ts'
-import { PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid } from '../http/validate.ts'
+import { type ItemContext, PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid, validId } from '../http/validate.ts'
 import { listPage } from './page.ts'
 import { ListQuery, NewUser, type User, UserLine, UserPatch } from './schemas.ts'
 import type { UserStore } from './store.ts'
@@ -19,7 +18,7 @@ const NOUN = 'user'
 
 /** The routes under `/users`. */
 export function userRoutes(store: UserStore, config: Config) {
-  const present = async (c: Context<Env>, id: number) => found(NOUN, await store.get(id, c.get('until')))
+  const present = async (c: ItemContext) => found(NOUN, await store.get(c.req.valid('param').id, c.get('until')))
 
   /** The users that a query asks for: those with its ids, those whose names begin so, or all by id. */
   async function listed(query: ListQuery, fresh: boolean, until: number): Promise<Page<User>> {
@@ -33,8 +32,9 @@ export function userRoutes(store: UserStore, config: Config) {
     return pageOf(users, limit, ({ id }) => id)
   }
 
-  async function change(c: Context<Env>, id: number, patch: UserPatch) {
-    const versions = await startingVersions(c, NOUN, () => present(c, id))
+  async function change(c: ItemContext, patch: UserPatch) {
+    const { id } = c.req.valid('param')
+    const versions = await startingVersions(c, () => present(c))
     const update = (until: number) => store.update(id, patch, versions, until)
     const { version, ...user } = await changed(c, NOUN, 'update', update, id)
     return json(c, user, 200, versionHeaders(version))
@@ -60,22 +60,18 @@ export function userRoutes(store: UserStore, config: Config) {
       return json(c, user, 201, { ...versionHeaders(version), Location: `/users/${user.id}` })
     })
 
-    .get('/:id', valid('param', PathId), async (c) => {
-      const { version, ...user } = await present(c, c.req.valid('param').id)
+    .get('/:id', validId, async (c) => {
+      const { version, ...user } = await present(c)
       return answerPresent(c, NOUN, user, version)
     })
 
-    .put('/:id', valid('param', PathId), valid('json', NewUser), (c) =>
-      change(c, c.req.valid('param').id, c.req.valid('json')),
-    )
+    .put('/:id', validId, valid('json', NewUser), (c) => change(c, c.req.valid('json')))
 
-    .patch('/:id', valid('param', PathId), valid('json', UserPatch, PATCH_MEDIA_TYPES), (c) =>
-      change(c, c.req.valid('param').id, c.req.valid('json')),
-    )
+    .patch('/:id', validId, valid('json', UserPatch, PATCH_MEDIA_TYPES), (c) => change(c, c.req.valid('json')))
 
-    .delete('/:id', valid('param', PathId), async (c) => {
+    .delete('/:id', validId, async (c) => {
       const { id } = c.req.valid('param')
-      const versions = await startingVersions(c, NOUN, () => present(c, id))
+      const versions = await startingVersions(c, () => present(c))
       await changed(c, NOUN, 'delete', (until) => store.remove(id, versions, until), id)
       return answer(c, null, 204, {})
     })

@@ -1,9 +1,8 @@
 import * as z from 'zod'
 import { emailAddress, plainText, soughtEmail, soughtPrefix, soughtText, time } from '../fields.ts'
 import { MADE_HERE } from '../http/bulk.ts'
-import { listQuery } from '../http/list.ts'
+import { ID, listQuery } from '../http/list.ts'
 import type { ResourceOptions } from '../http/openapi.ts'
-import { ID } from '../http/path.ts'
 
 export const USERNAME_MAX_LENGTH = 80
 
@@ -20,18 +19,14 @@ const email = emailAddress.meta({
   description: 'Unique, whatever its case. The domain is kept in Unicode and lower case, the rest as given.',
 })
 
-const body = { error: 'must be a JSON object' }
-
 /** The body of POST and PUT. */
-export const NewUser = z.strictObject({ username, email }, body)
+export const NewUser = z.strictObject({ username, email }, 'must be a JSON object')
 
 /** A line of a POST. */
 export const UserLine = NewUser.extend(MADE_HERE)
 
 /** The body of PATCH: a JSON merge patch (RFC 7396). Neither member can be removed, so `null` is refused. */
-export const UserPatch = z
-  .strictObject({ username: username.optional(), email: email.optional() }, body)
-  .meta({ description: 'A JSON merge patch (RFC 7396).' })
+export const UserPatch = NewUser.partial().meta({ description: 'A JSON merge patch (RFC 7396).' })
 
 /** What goes out. Made when it is to be described, for nothing else asks for it. */
 export const userAnswer = () => z.object({ id: z.int().meta(ID), username, email, createdAt: time, updatedAt: time })

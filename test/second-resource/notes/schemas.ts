@@ -2,9 +2,8 @@ import * as z from 'zod'
 import { MAX_ID } from '../../../src/db/columns.ts'
 import { time } from '../../../src/fields.ts'
 import { MADE_HERE } from '../../../src/http/bulk.ts'
-import { listQuery } from '../../../src/http/list.ts'
+import { ID, listQuery } from '../../../src/http/list.ts'
 import type { ResourceOptions } from '../../../src/http/openapi.ts'
-import { ID } from '../../../src/http/path.ts'
 
 const userId = z
   .int('must be a whole number')
@@ -15,11 +14,10 @@ const text = z
   .string('must be a string')
   .regex(/^[^\p{Cc}]{1,500}$/u, 'must have 1 to 500 characters, and no control characters')
   .meta({ minLength: 1, maxLength: 500, examples: ['Call back'] })
-const body = { error: 'must be a JSON object' }
 
-export const NoteInput = z.strictObject({ userId, text }, body)
+export const NoteInput = z.strictObject({ userId, text }, 'must be a JSON object')
 export const NoteLine = NoteInput.extend(MADE_HERE)
-export const NotePatch = z.strictObject({ userId: userId.optional(), text: text.optional() }, body)
+export const NotePatch = NoteInput.partial()
 export const ListQuery = listQuery({})
 
 export const noteAnswer = () => z.object({ id: z.int().meta(ID), userId, text, createdAt: time, updatedAt: time })
