@@ -1,13 +1,18 @@
+import type { IncomingMessage } from 'node:http'
 import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import * as z from 'zod'
 import type { Config } from '../config.ts'
 import type { Env } from './env.ts'
-import { assertPlain, limited, tellToSend } from './limits.ts'
-import { linesOf } from './lines.ts'
+import { assertPlain, limited, tellToSend, truncated } from './limits.ts'
 import { ndjson, otherParameter } from './ndjson.ts'
 import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
+
+/** Lines that are given at a time, at most. */
+const LINES_MAX = 500
+
+const LATE = new Problem(408, 'A line did not arrive in time.')
 
 const passedOver = z.unknown().optional()
 /** What a line may have as well, so that an answer can be sent back as it is: rows get these anew. */
@@ -15,6 +20,36 @@ export const MADE_HERE = { id: passedOver, createdAt: passedOver, updatedAt: pas
 
 /** It passes over the mark that some programs begin a file with (U+FEFF). */
 const utf8 = new TextDecoder('utf-8', { fatal: true })
+
+/**
+ * The lines of a body, without their ends: each time those that have arrived together. Nothing more is read until more are
+ * asked for. Each line may take `REQUEST_TIMEOUT_MS`. Of one that is longer than `MAX_BODY_BYTES`, not much more is kept.
+ * When the caller stops to ask, the connection stays open for its answer.
+ * @throws Problem 400 when the body ends before it is complete, 408 for a line that is late
+ */
+async function* linesOf(
+  incoming: IncomingMessage,
+  { MAX_BODY_BYTES: maxBytes, REQUEST_TIMEOUT_MS: timeoutMs }: Config,
+): AsyncGenerator<Buffer[]> {
+  const chunks: AsyncIterable<Buffer> = incoming.iterator({ destroyOnReturn: false })
+  // A character for each byte.
+  let rest = ''
+  let since = performance.now()
+  try {
+    for await (const chunk of chunks) {
+      // Here and not by a timer: a body that stalls is cut by `IDLE_TIMEOUT_MS`.
+      if (timeoutMs > 0 && performance.now() - since > timeoutMs) throw LATE
+      const lines = `${rest}${chunk.toString('latin1')}`.split('\n')
+      rest = lines.pop()?.slice(0, maxBytes + 1) ?? ''
+      if (lines.length === 0) continue
+      while (lines.length > 0) yield lines.splice(0, LINES_MAX).map((line) => Buffer.from(line, 'latin1'))
+      since = performance.now()
+    }
+  } catch (error) {
+    throw error instanceof Problem ? error : truncated
+  }
+  if (rest !== '') yield [Buffer.from(rest, 'latin1')]
+}
 
 /** What a line holds. */
 function parse<T>(line: Buffer, schema: z.ZodType<T>, maxBytes: number): T {
