@@ -36,8 +36,7 @@ const find = (field: Field, other: Field) =>
       .where(and(same(field, $(field)), sql`(${$(other)}::text is null or ${same(other, $(other))})`)),
   )
 
-export const findByUsername = find('username', 'email')
-export const findByEmail = find('email', 'username')
+export const findBy = { username: find('username', 'email'), email: find('email', 'username') }
 
 /** Several pages at once, each one row: at most `limit` of the users that are `wanted`, by what they are ordered by. */
 function pages(asked: SQL, wanted: SQL, order: SQL) {

@@ -23,17 +23,19 @@ const asCreated = (id: number, { username, email }: NewUser, createdAt: string):
   return { id, username, email, createdAt, updatedAt: createdAt, version: 1 }
 }
 
+/** Columns of rows, as statements take them. */
+const arraysOf = (rows: Omit<Wanted, 'id'>[]) => ({
+  usernames: arrayText(rows.map((row) => row.username)),
+  emails: arrayText(rows.map((row) => row.email)),
+  keys: arrayText(rows.map((row) => row.key)),
+})
+
 /** Inserts with one of two statements. Of rows with the same username only the first is sent. */
 const inserting = (statement: typeof statements.insertAll) => async (run: Run, rows: NewRow[]) => {
   const first = new Map(rows.toReversed().map((row) => [row.username, row]))
   // In one order everywhere, so that two statements that meet do not wait for each other.
   const sent = [...first.values()].sort((a, b) => (a.username < b.username ? -1 : 1))
-  const inserted = await statement(run, {
-    usernames: arrayText(sent.map((row) => row.username)),
-    emails: arrayText(sent.map((row) => row.email)),
-    keys: arrayText(sent.map((row) => row.key)),
-    hashes: arrayText(sent.map((row) => row.hash)),
-  })
+  const inserted = await statement(run, { ...arraysOf(sent), hashes: arrayText(sent.map((row) => row.hash)) })
   const results = new Map(inserted.map((row) => [first.get(row.username), row]))
   return rows.map((row) => results.get(row))
 }
@@ -52,12 +54,8 @@ export function createUserStore(db: Pool) {
     maxInFlight: 1,
     maxWeight: 1000,
     async run(wanted, until) {
-      const rivals = await statements.findRivals(runner(db, 'read', until), {
-        ids: arrayText(wanted.map(({ id }) => id)),
-        usernames: arrayText(wanted.map(({ username }) => username)),
-        emails: arrayText(wanted.map(({ email }) => email)),
-        keys: arrayText(wanted.map(({ key }) => key)),
-      })
+      const asked = { ...arraysOf(wanted), ids: arrayText(wanted.map(({ id }) => id)) }
+      const rivals = await statements.findRivals(runner(db, 'read', until), asked)
       const byNumber = Map.groupBy(rivals, ({ n }) => n)
       return wanted.map((_, i) => byNumber.get(i + 1) ?? [])
     },
@@ -75,7 +73,7 @@ export function createUserStore(db: Pool) {
     /** At most `limit` users with ids above `after`, by id: all, or the one with this username and this email. */
     async list({ username, email, ...place }: Pick<ListQuery, Field> & Place, until: number) {
       if (username === undefined && email === undefined) return pages.page(place, until)
-      const find = username === undefined ? statements.findByEmail : statements.findByUsername
+      const find = statements.findBy[username === undefined ? 'email' : 'username']
       const run = runner(db, 'read', until, 'primary-first')
       const found = await find(run, { username: username ?? null, email: email ?? null })
       return found.filter(({ id }) => id > place.after)
