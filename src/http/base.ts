@@ -39,10 +39,8 @@ export async function baseApp(options: BaseOptions) {
       await ready()
       return json(c, { status: 'ok' }, 200)
     })
-  const tellOfKeys = (issuer: string, reason?: string) => {
-    if (reason) log.warn({ issuer, reason }, 'keys unavailable')
-    else log.info({ issuer }, 'keys available')
-  }
+  const tellOfKeys = (issuer: string, reason?: string) =>
+    reason ? log.warn({ issuer, reason }, 'keys unavailable') : log.info({ issuer }, 'keys available')
   // Before the body: nothing more of a stranger's request is read.
   const auth = options.auth && (await import('../auth/verifier.ts')).createAuth(options.auth, tellOfKeys)
   const limiter = rate ? limitRate({ rate, proxies }) : undefined
