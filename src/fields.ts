@@ -98,4 +98,8 @@ export const soughtPrefix = (maximum: number) =>
     .meta({ minLength: 1, maxLength: maximum, pattern: `^[^${CONTROL}]*$` })
 
 /** An address to look up, in the form in which it is kept. One that no longer passes may be that of an older row. */
-export const soughtEmail = soughtText(EMAIL_MAX_LENGTH).overwrite((address) => mailbox(address) || address)
+export const soughtEmail = soughtText(EMAIL_MAX_LENGTH)
+  .overwrite((address) => mailbox(address) || address)
+  // No address has a space, but that is what a + stands for in a query.
+  .refine((address) => !address.includes(' '), 'must not have a space: write + as %2B')
+  .meta({ pattern: '^[^\\x00-\\x20\\x7f-\\x9f]*$' })

@@ -3,7 +3,7 @@ import { accepts } from 'hono/accepts'
 import { html } from 'hono/html'
 import { secureHeaders } from 'hono/secure-headers'
 import packageJson from '../../package.json' with { type: 'json' }
-import { answer } from './answer.ts'
+import { answer, typed } from './answer.ts'
 import { assetPath } from './assets.ts'
 import { CACHE } from './conditional.ts'
 import type { Env } from './env.ts'
@@ -32,7 +32,10 @@ const secure = secureHeaders({ referrerPolicy: 'same-origin', xFrameOptions: 'DE
 export const wantsHtml = (c: Context) =>
   accepts(c, { header: 'Accept', supports: ['application/json', 'text/html'], default: '' }) === 'text/html'
 
-/** Answers with a page: the frame that all share, around `content`, which has the landmark `main`. */
+/**
+ * Answers with a page: the frame that all share, around `content`, which has the landmark `main`. The client asks for none,
+ * so they have no part in its types.
+ */
 export async function page(c: Context<Env>, title: string, content: Html, problem?: Problem) {
   const icon = assetPath('icon.svg')
   const person = c.get('identity')?.person
@@ -54,7 +57,7 @@ export async function page(c: Context<Env>, title: string, content: Html, proble
   await secure(c, async () => {
     c.res = answer(c, String(text), problem?.status ?? 200, { ...HEADERS, ...problem?.options.headers })
   })
-  return c.res
+  return typed<never, 200>(c.res)
 }
 
 /** What went wrong, and when it is worth another try: programs get that as Retry-After. */

@@ -11,10 +11,8 @@ import { wantsHtml } from '../http/page.ts'
 import { changed, found } from '../http/refusal.ts'
 import { type ItemContext, PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid, validId } from '../http/validate.ts'
 import { listPage } from './page.ts'
-import { ListQuery, NewUser, type User, UserLine, UserPatch } from './schemas.ts'
+import { ListQuery, NewUser, NOUN, type User, UserLine, UserPatch } from './schemas.ts'
 import type { UserStore } from './store.ts'
-
-const NOUN = 'user'
 
 /** The routes under `/users`. */
 export function userRoutes(store: UserStore, config: Config) {

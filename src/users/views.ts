@@ -18,13 +18,8 @@ export type FormName = keyof typeof FORMS
 /** What the fields of a form hold. `etag` names the version that was shown. */
 export type Values = Partial<Record<Name | 'etag', string>>
 
-export type Form = {
-  values: Values
-  /** Why the form comes again. */
-  problem?: Problem | undefined
-  /** The user as it is by now. */
-  stored?: Values
-}
+/** The values of a form, why it comes again, and the user as it is by now. */
+export type Form = { values: Values; problem?: Problem | undefined; stored?: Values }
 
 /** A field, and what is wrong with it. It is not of the type email, in which browsers rewrite what is typed. */
 function input(name: Name, { values, problem, stored }: Form, attribute = ''): Html {
