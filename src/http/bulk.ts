@@ -27,10 +27,8 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
  * When the caller stops to ask, the connection stays open for its answer.
  * @throws Problem 400 when the body ends before it is complete, 408 for a line that is late
  */
-async function* linesOf(
-  incoming: IncomingMessage,
-  { MAX_BODY_BYTES: maxBytes, REQUEST_TIMEOUT_MS: timeoutMs }: Config,
-): AsyncGenerator<Buffer[]> {
+async function* linesOf(incoming: IncomingMessage, config: Config): AsyncGenerator<Buffer[]> {
+  const { MAX_BODY_BYTES: maxBytes, REQUEST_TIMEOUT_MS: timeoutMs } = config
   const chunks: AsyncIterable<Buffer> = incoming.iterator({ destroyOnReturn: false })
   // A character for each byte.
   let rest = ''

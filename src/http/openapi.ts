@@ -56,10 +56,8 @@ function filled<T>(template: T, words: Record<string, string | number>, { auth, 
 const parametersOf = ({ shape }: Fields) =>
   Object.entries(shape).map(([name, member]) => {
     // zod leaves out the examples and the default of what is transformed.
-    const { $schema, description, examples, ...schema } = {
-      ...z.toJSONSchema(member, { io: 'input' }),
-      ...member.meta(),
-    }
+    const described = { ...z.toJSONSchema(member, { io: 'input' }), ...member.meta() }
+    const { $schema, description, examples, ...schema } = described
     return { name, in: 'query', required: false, description, schema, example: examples?.[0] }
   })
 
