@@ -87,11 +87,9 @@ export function usersOf({ ids, usernames, emails, created, updated }: JoinedUser
 }
 export type JoinedUsers = Awaited<ReturnType<typeof listPages>>[number]
 
-type NewRows = Placeholders<'usernames' | 'emails' | 'keys' | 'hashes'>
-
 /** Rows must come by username, so that two statements that meet take their keys in one order. */
 const insert = (onConflict: SQL) =>
-  prepare(($: NewRows) => {
+  prepare(($: Placeholders<'usernames' | 'emails' | 'keys' | 'hashes'>) => {
     const inserted = builder.$with('inserted', { id, username, createdAt }).as(sql`
       insert into ${users} (username, email, idempotency_key, idempotency_hash)
       select username, email, key, hash from unnest(

@@ -5,7 +5,7 @@ import { gatherGets, gatherInserts, gatherPages, type Place, pageSource } from '
 import { type Pool, runner } from '../db/pool.ts'
 import { arrayText, type Run } from '../db/statement.ts'
 import { DatabaseUnavailable, isForeignKeyViolation, isUniqueViolation } from '../db/unavailable.ts'
-import { type Idempotency, type Refusal, type Result, unchanged, type Versions } from '../resource.ts'
+import { type Idempotency, type Result, unchanged, type Versions } from '../resource.ts'
 import { FIELDS, type Field, type ListQuery, type NewUser, type User, type UserPatch } from './schemas.ts'
 import * as statements from './statements.ts'
 
@@ -22,6 +22,9 @@ export type UserStore = ReturnType<typeof createUserStore>
 const asCreated = (id: number, { username, email }: NewUser, createdAt: string): StoredUser => {
   return { id, username, email, createdAt, updatedAt: createdAt, version: 1 }
 }
+
+/** The fields that rivals have; none if they came and went. */
+const takenBy = (rivals: Rival[]) => FIELDS.filter((field) => rivals.some((rival) => rival[field]))
 
 /** Columns of rows, as statements take them. */
 const arraysOf = (rows: Omit<Wanted, 'id'>[]) => ({
@@ -61,12 +64,6 @@ export function createUserStore(db: Pool) {
     },
   })
 
-  /** The fields that rivals have; none if they came and went. */
-  const conflict = (rivals: Rival[]): Refusal | undefined => {
-    const fields = FIELDS.filter((field) => rivals.some((rival) => rival[field]))
-    return fields.length > 0 ? { outcome: 'conflict', fields } : undefined
-  }
-
   return {
     get,
 
@@ -102,8 +99,8 @@ export function createUserStore(db: Pool) {
         const before = rivals.find(({ sameKey }) => sameKey)
         if (before?.hash === row.hash) return unchanged(asCreated(before.id, row, before.createdAt))
         if (before) return { outcome: 'key-reused' }
-        const refused = conflict(rivals)
-        if (refused) return refused
+        const fields = takenBy(rivals)
+        if (fields.length > 0) return { outcome: 'conflict', fields }
       }
     },
 
@@ -117,9 +114,8 @@ export function createUserStore(db: Pool) {
         )
       } catch (error) {
         if (!isUniqueViolation(error)) throw error
-        const rivals = await findRivals({ id, username, email, key: null }, until)
-        const refused = conflict(rivals)
-        if (refused) return refused
+        const fields = takenBy(await findRivals({ id, username, email, key: null }, until))
+        if (fields.length > 0) return { outcome: 'conflict', fields }
         throw new DatabaseUnavailable('another user came and went', 'refused')
       }
     },
