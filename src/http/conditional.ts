@@ -1,8 +1,7 @@
-import type { Context } from 'hono'
 import { answer, json, typed } from './answer.ts'
-import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
-import { problemOf } from './refusal.ts'
+import { found, problemOf } from './refusal.ts'
+import type { ItemContext } from './validate.ts'
 
 /** A client may keep an answer, but must ask again each time: another request may have changed it. */
 export const CACHE = { 'Cache-Control': 'private, no-cache' }
@@ -39,30 +38,37 @@ export function ifNoneMatch(value: string | undefined): ((version: number) => bo
   return (version) => value === '*' || value.includes(entityTag(version))
 }
 
+type Get<T> = (id: number, until: number) => Promise<T | undefined>
+
+/** The row whose id is in the path. */
+const present = async <T>(c: ItemContext, noun: string, get: Get<T>) =>
+  found(noun, await get(c.req.valid('param').id, c.get('until')))
+
 /**
  * The versions that a change may start from (RFC 9110, section 13.2.2). If-None-Match, rare on a change, is compared
  * with the present version, and the change then bound to that, or to none.
- * @param present gets the present version
+ * @param get gets the row, with its version
  */
-export async function startingVersions(c: Context<Env>, present: () => Promise<{ version: number }>) {
+export async function startingVersions(c: ItemContext, noun: string, get: Get<{ version: number }>) {
   const versions = ifMatch(c.req.header('if-match'))
   const excluded = ifNoneMatch(c.req.header('if-none-match'))
   if (!excluded) return versions
-  const { version } = await present()
+  const { version } = await present(c, noun, get)
   if (excluded(version)) return []
   return versions?.filter((other) => other === version) ?? [version]
 }
 
 /**
- * Answers with what is there, at its version: 200, or 304 where If-None-Match names this version.
- * @throws Problem 412 where If-Match does not
+ * Answers with the row whose id is in the path: 200, or 304 where If-None-Match names its version.
+ * @throws Problem 404 where there is none, 412 where If-Match does not name its version
  */
-export function answerPresent<T>(c: Context<Env>, noun: string, body: T, version: number) {
+export async function answerPresent<T extends { version: number }>(c: ItemContext, noun: string, get: Get<T>) {
+  const { version, ...row } = await present(c, noun, get)
   if (ifMatch(c.req.header('if-match'))?.includes(version) === false) throw problemOf(noun, { outcome: 'stale' })
   if (ifNoneMatch(c.req.header('if-none-match'))?.(version)) {
-    return typed<T, 200>(answer(c, null, 304, versionHeaders(version)))
+    return typed<typeof row, 200>(answer(c, null, 304, versionHeaders(version)))
   }
-  return json(c, body, 200, versionHeaders(version))
+  return json(c, row, 200, versionHeaders(version))
 }
 
 /** The headers of an answer that holds what is there at this version. */

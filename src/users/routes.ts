@@ -8,7 +8,7 @@ import { idempotencyOf } from '../http/idempotency.ts'
 import { idAfter, LIMIT_DEFAULT, nextLink, type Page, pageOf, pageOfIds, textAfter, wantsFresh } from '../http/list.ts'
 import { streamInstead } from '../http/ndjson.ts'
 import { wantsHtml } from '../http/page.ts'
-import { changed, found } from '../http/refusal.ts'
+import { changed } from '../http/refusal.ts'
 import { type ItemContext, PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid, validId } from '../http/validate.ts'
 import { listPage } from './page.ts'
 import { ListQuery, NewUser, NOUN, type User, UserLine, UserPatch } from './schemas.ts'
@@ -16,8 +16,6 @@ import type { UserStore } from './store.ts'
 
 /** The routes under `/users`. */
 export function userRoutes(store: UserStore, config: Config) {
-  const present = async (c: ItemContext) => found(NOUN, await store.get(c.req.valid('param').id, c.get('until')))
-
   /** The users that a query asks for: those with its ids, those whose names begin so, or all by id. */
   async function listed(query: ListQuery, fresh: boolean, until: number): Promise<Page<User>> {
     const { id: ids, limit = LIMIT_DEFAULT, cursor, usernamePrefix: prefix, ...sought } = query
@@ -32,7 +30,7 @@ export function userRoutes(store: UserStore, config: Config) {
 
   async function change(c: ItemContext, patch: UserPatch) {
     const { id } = c.req.valid('param')
-    const versions = await startingVersions(c, () => present(c))
+    const versions = await startingVersions(c, NOUN, store.get)
     const update = (until: number) => store.update(id, patch, versions, until)
     const { version, ...user } = await changed(c, NOUN, 'update', update, id)
     return json(c, user, 200, versionHeaders(version))
@@ -58,10 +56,7 @@ export function userRoutes(store: UserStore, config: Config) {
       return json(c, user, 201, { ...versionHeaders(version), Location: `/users/${user.id}` })
     })
 
-    .get('/:id', validId, async (c) => {
-      const { version, ...user } = await present(c)
-      return answerPresent(c, NOUN, user, version)
-    })
+    .get('/:id', validId, (c) => answerPresent(c, NOUN, store.get))
 
     .put('/:id', validId, valid('json', NewUser), (c) => change(c, c.req.valid('json')))
 
@@ -69,7 +64,7 @@ export function userRoutes(store: UserStore, config: Config) {
 
     .delete('/:id', validId, async (c) => {
       const { id } = c.req.valid('param')
-      const versions = await startingVersions(c, () => present(c))
+      const versions = await startingVersions(c, NOUN, store.get)
       await changed(c, NOUN, 'delete', (until) => store.remove(id, versions, until), id)
       return answer(c, null, 204, {})
     })

@@ -7,7 +7,7 @@ import type { Env } from '../../../src/http/env.ts'
 import { idempotencyOf } from '../../../src/http/idempotency.ts'
 import { idAfter, LIMIT_DEFAULT, nextLink, pageOf, pageOfIds, wantsFresh } from '../../../src/http/list.ts'
 import { streamInstead } from '../../../src/http/ndjson.ts'
-import { changed, found } from '../../../src/http/refusal.ts'
+import { changed } from '../../../src/http/refusal.ts'
 import { type ItemContext, PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid, validId } from '../../../src/http/validate.ts'
 import { ListQuery, NoteInput, NoteLine, NotePatch } from './schemas.ts'
 import type { NoteStore } from './store.ts'
@@ -16,11 +16,9 @@ const NOUN = 'note'
 
 /** The routes under `/notes`. */
 export function noteRoutes(store: NoteStore, config: Config) {
-  const present = async (c: ItemContext) => found(NOUN, await store.get(c.req.valid('param').id, c.get('until')))
-
   async function change(c: ItemContext, patch: NotePatch) {
     const { id } = c.req.valid('param')
-    const versions = await startingVersions(c, () => present(c))
+    const versions = await startingVersions(c, NOUN, store.get)
     const update = (until: number) => store.update(id, patch, versions, until)
     const { version, ...note } = await changed(c, NOUN, 'update', update, id)
     return json(c, note, 200, versionHeaders(version))
@@ -46,15 +44,12 @@ export function noteRoutes(store: NoteStore, config: Config) {
       const { version, ...note } = await changed(c, NOUN, 'create', (until) => store.create(row, until))
       return json(c, note, 201, { ...versionHeaders(version), Location: `/notes/${note.id}` })
     })
-    .get('/:id', validId, async (c) => {
-      const { version, ...note } = await present(c)
-      return answerPresent(c, NOUN, note, version)
-    })
+    .get('/:id', validId, (c) => answerPresent(c, NOUN, store.get))
     .put('/:id', validId, valid('json', NoteInput), (c) => change(c, c.req.valid('json')))
     .patch('/:id', validId, valid('json', NotePatch, PATCH_MEDIA_TYPES), (c) => change(c, c.req.valid('json')))
     .delete('/:id', validId, async (c) => {
       const { id } = c.req.valid('param')
-      const versions = await startingVersions(c, () => present(c))
+      const versions = await startingVersions(c, NOUN, store.get)
       await changed(c, NOUN, 'delete', (until) => store.remove(id, versions, until), id)
       return answer(c, null, 204, {})
     })
