@@ -1,15 +1,12 @@
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import { createApp } from './app.ts'
+import { createApp, fromDatabase } from './app.ts'
 import { ConfigError, parseConfig, settings } from './config.ts'
-import { createReadiness } from './db/readiness.ts'
 import { createDatabase } from './db/replica.ts'
 import { startAudit } from './http/audit.ts'
 import { createLog, describeError, openOutput } from './http/log.ts'
 import { startServer } from './server.ts'
-import { createUserStore } from './users/store.ts'
-import { users } from './users/table.ts'
 
 const NAME_WIDTH = Math.max(...settings.map(({ name }) => name.length)) + 2
 
@@ -64,12 +61,9 @@ async function serve() {
   const tracing = config.tracing && (await import('./telemetry/tracing.ts')).startTracing(config.tracing, onLost)
   const isAudited = config.AUDIT_LOG === 'on'
   if (isAudited) startAudit(config, output)
-  const ready = createReadiness(database, [users], (reason) =>
-    log.error(describeError(reason), 'the database is not of this release: run `migrate`'),
-  )
   if (!config.auth) log.warn('authentication is off: everyone who reaches this may read and change everything')
   const trace = tracing?.middleware
-  const app = await createApp({ ...config, log, trace, ready, stopping, users: createUserStore(database) })
+  const app = await createApp({ ...config, log, trace, stopping, ...fromDatabase(database, log) })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
   await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])

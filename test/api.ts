@@ -2,14 +2,11 @@ import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { pino } from 'pino'
 import { expect } from 'vitest'
-import { type AppOptions, createApp } from '../src/app.ts'
+import { type AppOptions, createApp, fromDatabase } from '../src/app.ts'
 import { parseConfig } from '../src/config.ts'
 import type { Pool, PoolOptions } from '../src/db/pool.ts'
-import { createReadiness } from '../src/db/readiness.ts'
 import { createDatabase } from '../src/db/replica.ts'
 import { type ServerOptions, startServer } from '../src/server.ts'
-import { createUserStore } from '../src/users/store.ts'
-import { users } from '../src/users/table.ts'
 import { createContract } from './contract.ts'
 import { createTestDatabase, type TestDatabase } from './database.ts'
 
@@ -55,17 +52,8 @@ export async function startApi(
   const onChange: PoolOptions['onChange'] = (of, failure) => told.push([of, failure?.message])
   const pool = { connections: config.DB_CONNECTIONS, maxLagMs: config.DB_READ_MAX_LAG_MS, applicationName: 'test' }
   const db = createDatabase({ ...config, ...pool, onChange })
-  const app = await make(
-    {
-      ...config,
-      users: createUserStore(db),
-      log: pino({ level: 'silent' }),
-      ready: createReadiness(db, [users], () => {}),
-      stopping: stopping.signal,
-      ...options,
-    },
-    db,
-  )
+  const log = pino({ level: 'silent' })
+  const app = await make({ ...config, ...fromDatabase(db, log), log, stopping: stopping.signal, ...options }, db)
   await Promise.race([db.opened, sleep(config.STARTUP_WAIT_MS)])
   const server = await startServer({ ...config, fetch: app.fetch, stopping: stopping.signal })
   const url = `http://127.0.0.1:${server.port}`
