@@ -16,8 +16,10 @@ export type FaultyNetwork = {
   close(): void
 }
 
-/** Leads to PostgreSQL on port `target`, from `port` or any free one. */
-export async function startProxy(target: number, port = 0): Promise<FaultyNetwork> {
+/** Leads to PostgreSQL on port `target`, from `port` or any free one. Connections to one of several go to each in turn. */
+export async function startProxy(target: number | number[], port = 0): Promise<FaultyNetwork> {
+  const targets = [target].flat()
+  let count = 0
   const pairs = new Set<[client: Socket, upstream: Socket, late: Transform]>()
   let silent = false
   let delayMs = 0
@@ -42,7 +44,7 @@ export async function startProxy(target: number, port = 0): Promise<FaultyNetwor
   }
 
   const server = createServer({ noDelay: true }, (client) => {
-    const upstream = connect({ port: target, host: '127.0.0.1', noDelay: true })
+    const upstream = connect({ port: targets[count++ % targets.length] ?? 0, host: '127.0.0.1', noDelay: true })
     const late = new Transform({ transform: (chunk, _, done) => void setTimeout(done, delayMs, null, chunk) })
     const pair: [Socket, Socket, Transform] = [client, upstream, late]
     pairs.add(pair)

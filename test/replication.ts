@@ -24,8 +24,8 @@ export type Server = {
 
 let count = 0
 
-/** A primary and a replica that streams from it, both with the migrations. */
-export async function startReplication() {
+/** A primary, and replicas that stream from it, all with the migrations. */
+export async function startReplication(names: [string, ...string[]] = ['replica']) {
   count++
   const folder = join(tmpdir(), `users-api-replication-${process.pid}-${count}`)
   const settings = { fsync: 'off', max_connections: 60 }
@@ -74,22 +74,28 @@ export async function startReplication() {
   const origin = await startPostgres({ dataDir: `${folder}primary`, settings })
   await migrate({ address: addressOf(origin.url), folder: `${ROOT}drizzle`, api: role, waitMs: 0 })
   await origin.stop()
-  cpSync(`${folder}primary`, `${folder}replica`, { recursive: true, preserveTimestamps: true })
   const owner = statSync(`${folder}primary`)
-  writeFileSync(join(`${folder}replica`, 'standby.signal'), '')
-  if (process.getuid?.() === 0) spawnSync('chown', ['-R', `${owner.uid}:${owner.gid}`, `${folder}replica`])
-  spawnSync('chmod', ['700', `${folder}replica`])
+  for (const name of names) {
+    const copy = folder + name
+    cpSync(`${folder}primary`, copy, { recursive: true, preserveTimestamps: true })
+    writeFileSync(join(copy, 'standby.signal'), '')
+    if (process.getuid?.() === 0) spawnSync('chown', ['-R', `${owner.uid}:${owner.gid}`, copy])
+    spawnSync('chmod', ['700', copy])
+  }
   const primary = await serve('primary')
-  const replica = await serve('replica', { primary_conninfo: primary.conninfo })
+  const follow = (name: string) => serve(name, { primary_conninfo: primary.conninfo })
+  const [name, ...others] = names
+  const replica = await follow(name)
   return {
     primary,
     replica,
-    /** Lets the replica show what was committed so much later, in ms. */
-    async lag(ms: number) {
-      await replica.admin.unsafe(`alter system set recovery_min_apply_delay = ${ms}`)
-      await replica.admin`select pg_reload_conf()`
+    others: await Promise.all(others.map(follow)),
+    /** Lets a replica show what was committed so much later, in ms. */
+    async lag(ms: number, { admin }: Server = replica) {
+      await admin.unsafe(`alter system set recovery_min_apply_delay = ${ms}`)
+      await admin`select pg_reload_conf()`
       await expect
-        .poll(() => replica.admin`select setting::int as ms from pg_settings where name = 'recovery_min_apply_delay'`)
+        .poll(() => admin`select setting::int as ms from pg_settings where name = 'recovery_min_apply_delay'`)
         .toEqual([{ ms }])
     },
     async stop() {

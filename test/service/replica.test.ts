@@ -2,6 +2,7 @@ import { availableParallelism, loadavg } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../api.ts'
+import { startProxy } from '../proxy.ts'
 import { type Server, startReplication } from '../replication.ts'
 import { logLines, sampleOf, serve } from '../service.ts'
 
@@ -104,6 +105,40 @@ test('a replica that is too far behind is not asked: a page misses nothing older
     ['replica', 'it is too far behind'],
     ['replica', undefined],
   ])
+})
+
+test('behind one name, a replica that is fit is asked, and one that is too far behind never', async () => {
+  const several = await startReplication(['current', 'late'])
+  const [late = several.replica] = several.others
+  const url = new URL(several.replica.url)
+  const ports = [several.replica, late].map(({ network }) => network.port)
+  const network = await startProxy(ports)
+  url.port = String(network.port)
+  const api = await startApi({
+    DATABASE_URL: several.primary.url,
+    DATABASE_READ_URL: url.href,
+    DB_READ_MAX_LAG_MS: String(MAX_LAG_MS),
+  })
+  onTestFinished(async () => {
+    await api.close()
+    network.close()
+    await several.stop()
+  })
+  const page = async () => (await api.request('GET', '/users?limit=1000')).body.users
+  await several.lag(60_000, late)
+  const created = []
+  for (let i = 0; i < 10; i++) {
+    const answer = await api.request('POST', '/users', { username: `name${i}`, email: `name${i}@example.com` })
+    created.push(answer.body)
+    await sleep(MAX_LAG_MS / 2)
+    // Of two intervals, what came before the last is there. Many at once, for each connection to be asked.
+    const pages = await Promise.all(Array.from({ length: 20 }, page))
+    for (const users of pages) expect(users).toEqual(expect.arrayContaining(created.slice(0, -2)))
+  }
+  several.replica.network.sent()
+  await expect.poll(async () => (await page()).length && several.replica.network.sent()).toContain('E')
+  await sleep(MAX_LAG_MS)
+  expect(await page()).toEqual(created)
 })
 
 const outages = {
