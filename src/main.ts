@@ -91,10 +91,8 @@ async function migrate() {
   const config = parseConfig(process.env)
   onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
-  const applied = await run({ ...config, waitMs: config.MIGRATE_WAIT_MS, folder: MIGRATIONS })
-  if (applied === 'newer')
-    process.stdout.write('The database is newer than this release: its tables stay as they are.\n')
-  else process.stdout.write(applied === 0 ? 'The database is up to date.\n' : `Migrations applied: ${applied}.\n`)
+  const outcome = await run({ ...config, waitMs: config.MIGRATE_WAIT_MS, folder: MIGRATIONS })
+  process.stdout.write(`${outcome}\n`)
 }
 
 async function ensureSecret() {

@@ -29,6 +29,9 @@ afterEach(async () => {
 
 const DEADLINE_MS = 4000
 
+const UP_TO_DATE = 'The database is up to date.'
+const applied = (count: number) => `Migrations applied: ${count}.`
+
 const run = (folder = `${ROOT}drizzle`, api?: { user: string; password: string }, waitMs = 0) =>
   migrate({
     address: addressOf(database.url),
@@ -57,10 +60,10 @@ const columns = async () =>
   )
 
 test('applies what is missing, and nothing the second time', async () => {
-  expect(await run()).toBeGreaterThan(0)
+  expect(await run()).toMatch(/^Migrations applied: \d+\.$/)
   expect(await columns()).toContain('idempotency_key')
-  expect(await run()).toBe(0)
-  expect(await run(withMigration('alter table users add column note text'))).toBe(1)
+  expect(await run()).toBe(UP_TO_DATE)
+  expect(await run(withMigration('alter table users add column note text'))).toBe(applied(1))
   expect(await columns()).toContain('note')
 })
 
@@ -79,7 +82,7 @@ test('leaves a database that is newer than the release as it is, says so and suc
     await database.sql`select * from drizzle.__drizzle_migrations order by id`,
   ]
   const before = await state()
-  expect(await run()).toBe('newer')
+  expect(await run()).toMatch(/^The database is newer/)
   const old = main(['migrate'], { DATABASE_URL: database.url })
   expect(await old.exited).toBe(0)
   expect(old.stdout()).toBe('The database is newer than this release: its tables stay as they are.\n')
@@ -111,7 +114,7 @@ test('a release with a migration, and then the one before again: no request fail
   }
   const clients = [0, 1, 2, 3].map(load)
   await expect.poll(() => statuses.length).toBeGreaterThan(20)
-  expect(await run(withMigration('alter table users add column note text'))).toBe(1)
+  expect(await run(withMigration('alter table users add column note text'))).toBe(applied(1))
   await replace()
   const old = main(['migrate'], { DATABASE_URL: database.url })
   expect(await old.exited).toBe(0)
@@ -130,7 +133,7 @@ test('keeps nothing of a migration that fails, and says why', async () => {
   )
   await expect(run(broken)).rejects.toThrow(/nothing of it was kept: column "note" .* already exists/)
   expect(await columns()).toEqual([])
-  expect(await run()).toBeGreaterThan(0)
+  expect(await run()).toMatch(/^Migrations applied: \d+\.$/)
 })
 
 test("keeps nothing when the API's role cannot be made", async () => {
@@ -145,10 +148,10 @@ test("takes its turns with drizzle's own migrator", async () => {
   const third = withMigration('create table third (x int)', now + 1, second)
   const db = drizzle(database.sql)
   await migrateByDrizzle(db, { migrationsFolder: `${ROOT}drizzle` })
-  expect(await run()).toBe(0)
-  expect(await run(second)).toBe(1)
+  expect(await run()).toBe(UP_TO_DATE)
+  expect(await run(second)).toBe(applied(1))
   await migrateByDrizzle(db, { migrationsFolder: third })
-  expect(await run(third)).toBe(0)
+  expect(await run(third)).toBe(UP_TO_DATE)
   const record = await database.sql`select hash, created_at from drizzle.__drizzle_migrations order by id`
   const known = readMigrationFiles({ migrationsFolder: third })
   expect(record).toEqual(known.map(({ hash, folderMillis }) => ({ hash, created_at: String(folderMillis) })))
@@ -160,7 +163,7 @@ test('refuses a migration that is older than what the database has had, for it w
   await run(first)
   const late = withMigration('create table late (x int)', now - 1000, first)
   await expect(run(late)).rejects.toThrow(/generate it anew/)
-  expect(await run(withMigration('create table later (x int)', now + 1000, first))).toBe(1)
+  expect(await run(withMigration('create table later (x int)', now + 1000, first))).toBe(applied(1))
 })
 
 test('waits its turn for a table that a long transaction holds, and lets others at it meanwhile', async () => {
@@ -175,7 +178,7 @@ test('waits its turn for a table that a long transaction holds, and lets others 
     }
     return { result }
   })
-  expect(await migrating.result).toBe(1)
+  expect(await migrating.result).toBe(applied(1))
   expect(await columns()).toContain('note')
   await database.sql.begin(async (long) => {
     await long`select count(*) from users`
@@ -188,7 +191,7 @@ test('waits its turn for a table that a long transaction holds, and lets others 
 test('a time-out that the database gives its connections ends no migration', async () => {
   await run()
   await database.sql.unsafe(`alter database ${addressOf(database.url).database} set statement_timeout = '300ms'`)
-  expect(await run(withMigration('select pg_sleep(1)'))).toBe(1)
+  expect(await run(withMigration('select pg_sleep(1)'))).toBe(applied(1))
 })
 
 test('standard_conforming_strings=off changes nothing of a migration', async () => {
@@ -216,7 +219,7 @@ test('who owns nothing may migrate where there is nothing to do', async () => {
     grant select on drizzle.__drizzle_migrations to ${user}`)
   const address = { ...addressOf(database.url), user, password: 'p' }
   const options = { address, api: undefined, waitMs: 0 }
-  expect(await migrate({ ...options, folder: `${ROOT}drizzle` })).toBe(0)
+  expect(await migrate({ ...options, folder: `${ROOT}drizzle` })).toBe(UP_TO_DATE)
   await expect(migrate({ ...options, folder: withMigration('create table t (x int)') })).rejects.toThrow(
     'permission denied',
   )
@@ -306,7 +309,7 @@ describe('a connection that is lost while it migrates', () => {
     expect(await columns()).toEqual([])
     const second = run(blocked, undefined, 600_000)
     await release()
-    expect(await second).toBe(2)
+    expect(await second).toBe(applied(2))
     await expectAppliedOnce()
   })
 
@@ -317,7 +320,7 @@ describe('a connection that is lost while it migrates', () => {
     await expect.poll(backends).toEqual([])
     await release()
     expect(await columns()).toEqual([])
-    expect(await run(blocked)).toBe(2)
+    expect(await run(blocked)).toBe(applied(2))
     await expectAppliedOnce()
   })
 })
@@ -334,7 +337,7 @@ describe('a database that is not up yet', () => {
     })
     await sleep(300)
     const network = await startProxy(target, port)
-    expect(await migrating).toBeGreaterThan(0)
+    expect(await migrating).toMatch(/^Migrations applied: \d+\.$/)
     network.close()
   })
 

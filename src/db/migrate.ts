@@ -37,17 +37,13 @@ const LOST_SECRET =
 /**
  * Brings the database to this release: applies what is missing of `folder`, and creates and grants the API's role.
  * All of it is one transaction that holds a lock, so any number of processes may start at once.
- * @returns how many migrations were applied; `newer` if the database has had more than `folder` holds: its tables stay
+ * @returns a sentence for the operator: what became of the tables
  * @throws with a sentence for the operator when a migration fails, the connection is lost, or `waitMs` are over;
  * nothing is half-applied
  */
 export async function migrate({ address, folder, api, waitMs }: MigrateOptions) {
   const migrations = readMigrationFiles({ migrationsFolder: folder })
-  return retry(waitMs, () =>
-    attempt(address, migrations, api).catch((error) => {
-      throw explained(error, address)
-    }),
-  )
+  return retry(waitMs, () => attempt(address, migrations, api).catch((error) => explain(error, address)))
 }
 
 /** Migrates on a connection of its own. Closing it also ends a transaction that failed. */
@@ -79,26 +75,26 @@ async function checkServer(sql: postgres.Sql) {
   )
 }
 
-/** The error with a sentence for the operator; as it is if it tells neither of a statement nor of the connection. */
-function explained(error: unknown, { host, port }: Address): unknown {
+/** Throws the error with a sentence for the operator; as it is if it tells neither of a statement nor of the connection. */
+function explain(error: unknown, { host, port }: Address): never {
   if (error instanceof DatabaseUnavailable) {
     // What the network or a starting PostgreSQL says passes.
     const Reason = unavailable(error.cause) ? TransientError : Error
     const hint = error.code === INVALID_PASSWORD ? `. ${LOST_SECRET}` : ''
-    return new Reason(`The database at ${host}:${port} cannot be used: ${error.message}${hint}`, { cause: error })
+    throw new Reason(`The database at ${host}:${port} cannot be used: ${error.message}${hint}`, { cause: error })
   }
   if (error instanceof postgres.PostgresError) {
     const { message, code } = error
-    if (code !== LOCK_NOT_AVAILABLE) return new Error(`The migration failed and nothing of it was kept: ${message}`)
-    return new TransientError('A long transaction holds a table that a migration changes: try again later.')
+    if (code !== LOCK_NOT_AVAILABLE) throw new Error(`The migration failed and nothing of it was kept: ${message}`)
+    throw new TransientError('A long transaction holds a table that a migration changes: try again later.')
   }
-  if (!unavailable(error)) return error
-  return new Error('The connection was lost while migrating. Either all was kept or nothing: try again.')
+  if (!unavailable(error)) throw error
+  throw new Error('The connection was lost while migrating. Either all was kept or nothing: try again.')
 }
 
 /**
  * Applies and records the migrations that are missing, as drizzle's own migrator does.
- * @returns how many there were, or `newer` when the database has had later ones as well, and stays as it is
+ * @returns a sentence for the operator: what became of the tables
  * @throws when they do not follow those that the database has had
  */
 async function apply(sql: postgres.Sql, migrations: MigrationMeta[]) {
@@ -116,12 +112,13 @@ async function apply(sql: postgres.Sql, migrations: MigrationMeta[]) {
     throw new Error('A migration is older than one that the database has had: remove it and generate it anew.')
   }
   // A release that was rolled back: the one before works with a newer database too.
-  if (missing.length === 0 && applied.length > migrations.length) return 'newer'
+  const isNewer = missing.length === 0 && applied.length > migrations.length
+  if (isNewer) return 'The database is newer than this release: its tables stay as they are.'
   for (const { sql: statements, hash, folderMillis } of missing) {
     for (const statement of statements) await sql.unsafe(statement)
     await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values (${hash}, ${folderMillis})`
   }
-  return missing.length
+  return missing.length === 0 ? 'The database is up to date.' : `Migrations applied: ${missing.length}.`
 }
 
 // postgres.js would take a dot in a name for a schema's.

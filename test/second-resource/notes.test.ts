@@ -47,7 +47,7 @@ beforeAll(async () => {
   database = await createTestDatabase({ empty: true })
   const folder = generateMigration()
   const options = { address: addressOf(database.url), folder: join(folder, 'drizzle'), api: undefined, waitMs: 0 }
-  expect(await migrate(options)).toBe(2)
+  expect(await migrate(options)).toBe('Migrations applied: 2.')
   rmSync(folder, { recursive: true })
   api = await startApi({ DATABASE_URL: database.url }, {}, createNotesApp)
   userId = (await api.request('POST', '/users', { username: 'owner', email: 'owner@example.com' })).body.id
