@@ -13,12 +13,6 @@ import { arrayText, type Run } from './statement.ts'
 export function createChange(db: Pool, get: (id: number, until: number) => Promise<object | undefined>) {
   const last = new Map<number, Promise<unknown>>()
 
-  function inTurn<T>(id: number, work: () => Promise<T>): Promise<T> {
-    const result = last.get(id)?.then(work, work) ?? work()
-    last.set(id, result)
-    return result.finally(() => last.get(id) === result && last.delete(id))
-  }
-
   return async function change<Row>(
     id: number,
     versions: Versions,
@@ -26,7 +20,10 @@ export function createChange(db: Pool, get: (id: number, until: number) => Promi
     statement: (run: Run, versions: string | null) => Promise<Row[]>,
   ): Promise<Row | Refusal> {
     const text = versions ? arrayText(versions) : null
-    const [row] = await inTurn(id, () => statement(runner(db, 'write', until), text))
+    const work = () => statement(runner(db, 'write', until), text)
+    const result = last.get(id)?.then(work, work) ?? work()
+    last.set(id, result)
+    const [row] = await result.finally(() => last.get(id) === result && last.delete(id))
     return row ?? { outcome: versions && (await get(id, until)) ? 'stale' : 'missing' }
   }
 }

@@ -18,11 +18,9 @@ export type PoolOptions = ConnectionOptions & {
   deadlineMs: number
   /** The silence, in ms, after which reads that a replica may answer are given up. They never are if it is left out. */
   silenceMs?: number
-  onChange?: OnChange
+  /** Called when the database, writes alone or a replica begin to fail, when the reason changes, and when they succeed again. */
+  onChange?(of: 'database' | 'database writes' | 'replica', failure?: DatabaseUnavailable): void
 }
-
-/** Called when the database, writes alone or a replica begin to fail, when the reason changes, and when they succeed again. */
-type OnChange = (of: 'database' | 'database writes' | 'replica', failure?: DatabaseUnavailable) => void
 
 export type Pool = ReturnType<typeof createPool>
 
@@ -184,7 +182,7 @@ export function createPool(options: PoolOptions) {
   }
 
   /** Why there is no use in waiting for a connection. */
-  function refusal({ use, until, source }: Work) {
+  function refusal({ use, until, source }: Pick<Work, 'use' | 'until' | 'source'>) {
     if (closed) return STOPPING
     const reason = source ? failure() : outage
     if (reason) return reason
@@ -218,10 +216,9 @@ export function createPool(options: PoolOptions) {
    * long that its other end may be gone, as after a pause of this process. The latter only before a write, which is not sent
    * again.
    */
-  function mustAnswerFirst({ since, checked }: Link, use: Use) {
-    if (check) return check.fault(checked.row, checked.askedAt) !== undefined
-    return use === 'write' && performance.now() - since > IDLE_TIMEOUT_MS
-  }
+  const mustAnswerFirst = ({ since, checked }: Link, use: Use) =>
+    check?.fault(checked.row, checked.askedAt) !== undefined ||
+    (use === 'write' && performance.now() - since > IDLE_TIMEOUT_MS)
 
   /** Asks it before it gets `next`, and drops it if its answer does not do. */
   function askFirst(link: Link, next: Work) {
@@ -289,13 +286,6 @@ export function createPool(options: PoolOptions) {
     dispatch()
   }
 
-  function submit(work: Work) {
-    const reason = refusal(work)
-    if (reason) return work.reject(reason)
-    waiting[work.use].add(work)
-    dispatch()
-  }
-
   function tick() {
     const now = performance.now()
     if (isSilent([...allWaiting(), ...working()], silenceMs)) silentAt = now
@@ -325,10 +315,13 @@ export function createPool(options: PoolOptions) {
     const until = Math.min(latest, start + deadlineMs)
     for (let attempt = 1; ; attempt++) {
       try {
+        const reason = refusal({ use, until, source })
+        if (reason) throw reason
         const [since, spans] = [performance.now(), requestSpans.getStore()]
-        const rows = await new Promise<Row[]>((resolve, reject) =>
-          submit({ use, text, parameters, until, source, since, spans, resolve, reject }),
-        )
+        const rows = await new Promise<Row[]>((resolve, reject) => {
+          waiting[use].add({ use, text, parameters, until, source, since, spans, resolve, reject })
+          dispatch()
+        })
         if (use === 'write') noteWrite(start)
         return rows
       } catch (error) {
