@@ -8,7 +8,7 @@ import { aloud, DevError, type Say } from './messages.ts'
 
 const MIGRATIONS = fileURLToPath(new URL('../drizzle', import.meta.url))
 
-const CLOSE_TIMEOUT_MS = 1000
+const CLOSE_TIMEOUT_S = 1
 
 /** What a person is told of where the database is: everything but the password. */
 export const describe = ({ host, port, database, user }: Address) => `postgres://${user}@${host}:${port}/${database}`
@@ -40,7 +40,7 @@ export function isForeign(address: Address, waitMs: number, say: Say, signal: Ab
 }
 
 async function hasForeignTables(address: Address): Promise<boolean> {
-  const { sql, close } = await connect({ address, applicationName: 'users-api dev' })
+  const { sql } = await connect({ address, applicationName: 'users-api dev' })
   try {
     const [found] = await sql`
       select exists (select from pg_tables where schemaname not in ('pg_catalog', 'information_schema', 'drizzle')) as tables,
@@ -51,6 +51,6 @@ async function hasForeignTables(address: Address): Promise<boolean> {
     const rows = await sql`select created_at from drizzle.__drizzle_migrations`
     return !rows.some(({ created_at }) => ours.includes(Number(created_at)))
   } finally {
-    await close(CLOSE_TIMEOUT_MS)
+    await sql.end({ timeout: CLOSE_TIMEOUT_S })
   }
 }

@@ -31,7 +31,7 @@ async function lead(from: ListenOptions) {
 async function ask(text: string, open = patientConnect) {
   const connection = await open({ address: addressOf(text), applicationName: 'test' })
   const [row] = await run(connection.sql, 'select current_database()', [])
-  await connection.close(1000)
+  await connection.sql.end({ timeout: 1 })
   return row?.[0]
 }
 
@@ -127,13 +127,13 @@ test.each(['p@:/?#[]%&=+', `'"\\\`$;`, ' between  spaces ', 'größer, 密码 an
     await admin.sql.unsafe(String(row?.[0]))
     onTestFinished(async () => {
       await admin.sql.unsafe(`drop role ${role}`)
-      await admin.close(1000)
+      await admin.sql.end({ timeout: 1 })
     })
     const parts = { DB_HOST: server.host, DB_PORT: String(server.port), DB_USER: role, DB_PASSWORD: secret }
     const { address } = parseConfig(parts)
     const connection = await patientConnect({ address, applicationName: 'test' })
     expect(await run(connection.sql, 'select current_user', [])).toEqual([[role]])
-    await connection.close(1000)
+    await connection.sql.end({ timeout: 1 })
     await expect(
       patientConnect({ address: { ...address, password: secret.slice(1) }, applicationName: 'test' }),
     ).rejects.toThrow('password authentication failed')

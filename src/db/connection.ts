@@ -21,19 +21,17 @@ export type Parameter = string | number | boolean | null
 /** A row's columns in the order of the statement: text, but for booleans, JSON and numbers of up to 4 bytes. */
 export type Row = unknown[]
 
-/** What a connection is asked before it may carry statements, and again when its answer has grown old. */
-export type Check = {
-  text: string
-  /** Why this answer, asked for at `askedAt` as a time of performance.now(), lets it carry none; undefined if it does. */
-  fault(answer: Row, askedAt: number): string | undefined
-}
-
 export type ConnectionOptions = {
   address: Address
   applicationName: string
   /** How long an answer is waited for, in ms: PostgreSQL ends a statement before. Without limit if left out. */
   deadlineMs?: number
-  check?: Check
+  /** What a connection is asked before it may carry statements, and again when its answer has grown old. */
+  check?: {
+    text: string
+    /** Why this answer, asked for at `askedAt` as a time of performance.now(), lets it carry none; undefined if it does. */
+    fault(answer: Row, askedAt: number): string | undefined
+  }
 }
 
 export type Connection = Awaited<ReturnType<typeof connect>>
@@ -70,7 +68,7 @@ function tlsOptions({ host, ssl, rootCert }: Address): false | 'prefer' | 'requi
 const HUNG_UP = 'it closed the connection'
 
 /** Asks for a first answer, and for that of the check. Sets the time-outs, unless a pooler shares the session with others. */
-async function begin(sql: postgres.Sql, deadlineMs: number | undefined, check: Check | undefined) {
+async function begin(sql: postgres.Sql, { deadlineMs, check }: Omit<ConnectionOptions, 'address'>) {
   const answer = await sql`select pg_backend_pid() as pid`
   // A pooler names another process. Behind it the defaults of the API's role hold, which `migrate` sets.
   if (deadlineMs && answer[0]?.pid === answer.state.pid) {
@@ -130,10 +128,8 @@ export async function connect({ address, ...options }: ConnectionOptions) {
       },
     })
     // postgres.js does not reject a statement that it was given between a reset and the close.
-    const checked = await Promise.race([begin(sql, options.deadlineMs, options.check), giveUp()])
-    /** Waits for the running statement for at most `timeoutMs`, then closes. */
-    const close = (timeoutMs: number) => sql.end({ timeout: timeoutMs / 1000 })
-    return { sql, close, destroy, closed, checked }
+    const checked = await Promise.race([begin(sql, options), giveUp()])
+    return { sql, destroy, closed, checked }
   } catch (error) {
     destroy()
     const { message } = unavailable(error) ?? (error instanceof Error ? error : new Error(String(error)))

@@ -26,7 +26,7 @@ const LOCK_KEY = 7_203_411
 const MIN_VERSION = 180_000
 /** While a migration waits for a table, everybody else who needs it waits behind it. */
 const LOCK_TIMEOUT_MS = 1000
-const CLOSE_TIMEOUT_MS = 1000
+const CLOSE_TIMEOUT_S = 1
 /** SQLSTATEs (PostgreSQL, appendix A). */
 const LOCK_NOT_AVAILABLE = '55P03'
 const INVALID_PASSWORD = '28P01'
@@ -48,7 +48,7 @@ export async function migrate({ address, folder, api, waitMs }: MigrateOptions) 
 
 /** Migrates on a connection of its own. Closing it also ends a transaction that failed. */
 async function attempt(address: Address, migrations: MigrationMeta[], api: MigrateOptions['api']) {
-  const { sql, close } = await connect({ address, applicationName: 'users-api migrate' })
+  const { sql } = await connect({ address, applicationName: 'users-api migrate' })
   try {
     // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
     // The time-outs are set here, because a pooler refuses or drops them as options of the connection.
@@ -61,7 +61,7 @@ async function attempt(address: Address, migrations: MigrationMeta[], api: Migra
     await sql`commit`
     return applied
   } finally {
-    await close(CLOSE_TIMEOUT_MS)
+    await sql.end({ timeout: CLOSE_TIMEOUT_S })
   }
 }
 

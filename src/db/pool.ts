@@ -357,7 +357,7 @@ export function createPool(options: PoolOptions) {
       closed = true
       clearInterval(ticker)
       rejectHopeless()
-      await Promise.all([...links].map(({ close }) => close(timeoutMs)))
+      await Promise.all([...links].map(({ sql }) => sql.end({ timeout: timeoutMs / 1000 })))
       // Whoever waited for an answer has heard of it by now.
       await sleep(0)
     },
