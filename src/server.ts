@@ -12,8 +12,6 @@ export type ServerOptions = Config & {
   stopping: AbortSignal
 }
 
-export type RunningServer = { port: number; stop(): Promise<void> }
-
 /** How often Node looks for requests that are too slow. */
 const CHECK_INTERVAL_MS = 1000
 
@@ -34,7 +32,7 @@ function cutIfSlow(socket: Socket, intervalMs: number) {
 }
 
 /** Listens; rejects when it cannot. */
-export async function startServer(options: ServerOptions): Promise<RunningServer> {
+export async function startServer(options: ServerOptions) {
   const listener = createListener(options.fetch, options.stopping)
   const server = createServer({
     maxHeaderSize: MAX_HEADER_BYTES,

@@ -1,18 +1,16 @@
 import postgres from 'postgres'
 
-/** Whether a statement without an answer may have been carried out: only what was 'lost' may. */
-export type Reached = 'unsent' | 'refused' | 'lost'
-
 /** The database cannot be asked now. The message says why: for the log, never for a client. */
 export class DatabaseUnavailable extends Error {
   override readonly name = 'DatabaseUnavailable'
-  readonly reached: Reached
+  /** How far the statement came. Only what was 'lost' may have been carried out. */
+  readonly reached: 'unsent' | 'refused' | 'lost'
   /** SQLSTATE, where the database gave one. */
   readonly code: string | undefined
   /** Whether what others do is the reason: a lock that they hold, or a migration. Nothing was done, and soon it may succeed. */
   readonly isMomentary: boolean
 
-  constructor(message: string, reached: Reached, cause?: unknown) {
+  constructor(message: string, reached: DatabaseUnavailable['reached'], cause?: unknown) {
     super(message, { cause })
     this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
@@ -47,17 +45,14 @@ export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   return isLost ? new DatabaseUnavailable(error.message || String(error.code), 'lost', error) : undefined
 }
 
-const hasCode =
-  (pattern: RegExp) =>
-  (error: unknown): error is postgres.PostgresError =>
-    error instanceof postgres.PostgresError && pattern.test(error.code)
-
 /** Whether a constraint refused a statement (SQLSTATE class 23). */
-export const isConstraintViolation = hasCode(/^23/)
+export const isConstraintViolation = (error: unknown): error is postgres.PostgresError =>
+  error instanceof postgres.PostgresError && error.code.startsWith('23')
 /** Whether a statement was refused because another row has a value that is unique (SQLSTATE 23505). */
-export const isUniqueViolation = hasCode(/^23505$/)
+export const isUniqueViolation = (error: unknown) => isConstraintViolation(error) && error.code === '23505'
 /** Whether a statement was refused because of a reference between rows (SQLSTATE 23503). */
-export const isForeignKeyViolation = hasCode(/^23503$/)
+export const isForeignKeyViolation = (error: unknown): error is postgres.PostgresError =>
+  isConstraintViolation(error) && error.code === '23503'
 
 /** Whether a write that failed so may have been carried out: nobody refused it. */
 export const mayBeDone = (error: unknown): boolean =>

@@ -9,7 +9,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import * as z from 'zod'
 import { type Api, startApi } from '../../test/api.ts'
 import { parseConfig } from '../config.ts'
-import { type RunningServer, startServer } from '../server.ts'
+import { startServer } from '../server.ts'
 import type { Env } from './env.ts'
 import { receiveBody } from './limits.ts'
 import { requestLog } from './log.ts'
@@ -191,7 +191,7 @@ describe('a body that was received', () => {
     .post('/form', async (c) => c.json(await c.req.parseBody()))
   app.onError(onError)
 
-  let server: RunningServer
+  let server: Awaited<ReturnType<typeof startServer>>
   beforeAll(async () => {
     const config = parseConfig({ PORT: '0', HOST: '127.0.0.1', DRAIN_DELAY_MS: '0' })
     server = await startServer({ ...config, fetch: app.fetch, stopping: new AbortController().signal })
