@@ -38,8 +38,6 @@ async function serve() {
   const database = createDatabase({
     ...config,
     applicationName: 'users-api',
-    connections: config.DB_CONNECTIONS,
-    maxLagMs: config.DB_READ_MAX_LAG_MS,
     onChange(of, failure) {
       if (failure) log.warn(describeError(failure), `${of} unavailable`)
       else log.info(`${of} available`)
@@ -62,8 +60,7 @@ async function serve() {
   const isAudited = config.AUDIT_LOG === 'on'
   if (isAudited) startAudit(config, output)
   if (!config.auth) log.warn('authentication is off: everyone who reaches this may read and change everything')
-  const trace = tracing?.middleware
-  const app = await createApp({ ...config, log, trace, stopping, ...fromDatabase(database, log) })
+  const app = await createApp({ ...config, log, trace: tracing?.middleware, stopping, ...fromDatabase(database, log) })
   // Hono puts its routes together at the first look for one: now, while the database connects.
   app.router.match('GET', '/')
   await Promise.race([database.opened, sleep(config.STARTUP_WAIT_MS), stopAsked])
@@ -91,7 +88,7 @@ async function migrate() {
   const config = parseConfig(process.env)
   onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
-  const outcome = await run({ ...config, waitMs: config.MIGRATE_WAIT_MS, folder: MIGRATIONS })
+  const outcome = await run({ ...config, folder: MIGRATIONS })
   process.stdout.write(`${outcome}\n`)
 }
 

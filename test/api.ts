@@ -50,8 +50,7 @@ export async function startApi(
   const stopping = new AbortController()
   const told: Api['told'] = []
   const onChange: PoolOptions['onChange'] = (of, failure) => told.push([of, failure?.message])
-  const pool = { connections: config.DB_CONNECTIONS, maxLagMs: config.DB_READ_MAX_LAG_MS, applicationName: 'test' }
-  const db = createDatabase({ ...config, ...pool, onChange })
+  const db = createDatabase({ ...config, applicationName: 'test', onChange })
   const log = pino({ level: 'silent' })
   const app = await make({ ...config, ...fromDatabase(db, log), log, stopping: stopping.signal, ...options }, db)
   await Promise.race([db.opened, sleep(config.STARTUP_WAIT_MS)])

@@ -72,7 +72,7 @@ export async function startReplication(names: [string, ...string[]] = ['replica'
 
   // A folder may only be copied while nobody writes to it.
   const origin = await startPostgres({ dataDir: `${folder}primary`, settings })
-  await migrate({ address: addressOf(origin.url), folder: `${ROOT}drizzle`, api: role, waitMs: 0 })
+  await migrate({ address: addressOf(origin.url), folder: `${ROOT}drizzle`, api: role, MIGRATE_WAIT_MS: 0 })
   await origin.stop()
   const owner = statSync(`${folder}primary`)
   for (const name of names) {

@@ -16,7 +16,7 @@ declare module 'vitest' {
 export default async function setup(project: TestProject) {
   const postgres = await startPostgres({ settings: { fsync: 'off', max_connections: 300 } })
   const folder = fileURLToPath(new URL('../drizzle', import.meta.url))
-  await migrate({ address: addressOf(postgres.url), folder, api: undefined, waitMs: 0 })
+  await migrate({ address: addressOf(postgres.url), folder, api: undefined, MIGRATE_WAIT_MS: 0 })
   const admin = connect(postgres.url, { max: 1 })
   await admin`create database migrated template postgres`
   await admin.end()

@@ -37,7 +37,7 @@ const run = (folder = `${ROOT}drizzle`, api?: { user: string; password: string }
     address: addressOf(database.url),
     folder,
     api: api && { ...api, deadlineMs: DEADLINE_MS },
-    waitMs,
+    MIGRATE_WAIT_MS: waitMs,
   })
 
 /** The migrations of `base` and one more, generated at `when`. */
@@ -201,7 +201,7 @@ test('standard_conforming_strings=off changes nothing of a migration', async () 
   const other = await createTestDatabase({ empty: true })
   onTestFinished(other.drop)
   await other.sql.unsafe(`alter database ${addressOf(other.url).database} set standard_conforming_strings = off`)
-  await migrate({ address: addressOf(other.url), folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+  await migrate({ address: addressOf(other.url), folder: `${ROOT}drizzle`, api: undefined, MIGRATE_WAIT_MS: 0 })
   expect(await constraints(other.sql)).toEqual(await constraints(database.sql))
 })
 
@@ -218,7 +218,7 @@ test('who owns nothing may migrate where there is nothing to do', async () => {
     grant usage on schema drizzle to ${user};
     grant select on drizzle.__drizzle_migrations to ${user}`)
   const address = { ...addressOf(database.url), user, password: 'p' }
-  const options = { address, api: undefined, waitMs: 0 }
+  const options = { address, api: undefined, MIGRATE_WAIT_MS: 0 }
   expect(await migrate({ ...options, folder: `${ROOT}drizzle` })).toBe(UP_TO_DATE)
   await expect(migrate({ ...options, folder: withMigration('create table t (x int)') })).rejects.toThrow(
     'permission denied',
@@ -247,7 +247,12 @@ describe('a server that lacks what the migrations use is told so', () => {
     await once(relay, 'listening')
     onTestFinished(() => void relay.close())
     const { port } = relay.address() as AddressInfo
-    const migrating = migrate({ address: { ...address, port }, folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+    const migrating = migrate({
+      address: { ...address, port },
+      folder: `${ROOT}drizzle`,
+      api: undefined,
+      MIGRATE_WAIT_MS: 0,
+    })
     await expect(migrating).rejects.toThrow(sentence(`${older(server?.version)} with UTF8`))
     expect(await columns()).toEqual([])
   })
@@ -261,7 +266,7 @@ describe('a server that lacks what the migrations use is told so', () => {
       await sql.end()
     })
     const address = { ...addressOf(database.url), database: name }
-    const migrating = migrate({ address, folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+    const migrating = migrate({ address, folder: `${ROOT}drizzle`, api: undefined, MIGRATE_WAIT_MS: 0 })
     await expect(migrating).rejects.toThrow(/PostgreSQL 18 .* and this is 18\S* with SQL_ASCII\.$/)
   })
 })
@@ -282,7 +287,12 @@ describe('a connection that is lost while it migrates', () => {
     onTestFinished(network.close)
     const blocker = postgres(database.url, { max: 1 })
     await blocker`select pg_advisory_lock(1)`
-    const first = migrate({ address: { ...address, port: network.port }, folder: blocked, api: undefined, waitMs: 0 })
+    const first = migrate({
+      address: { ...address, port: network.port },
+      folder: blocked,
+      api: undefined,
+      MIGRATE_WAIT_MS: 0,
+    })
     first.catch(() => {})
     const backends = async () => {
       const rows = await database.sql`select pid from pg_stat_activity
@@ -333,7 +343,7 @@ describe('a database that is not up yet', () => {
       address: { ...address, port },
       folder: `${ROOT}drizzle`,
       api: undefined,
-      waitMs: 600_000,
+      MIGRATE_WAIT_MS: 600_000,
     })
     await sleep(300)
     const network = await startProxy(target, port)
@@ -344,7 +354,7 @@ describe('a database that is not up yet', () => {
   test('is given up after the wait', async () => {
     const start = performance.now()
     const address = { ...addressOf(database.url), port: await freePort() }
-    await expect(migrate({ address, folder: `${ROOT}drizzle`, api: undefined, waitMs: 600 })).rejects.toThrow(
+    await expect(migrate({ address, folder: `${ROOT}drizzle`, api: undefined, MIGRATE_WAIT_MS: 600 })).rejects.toThrow(
       `The database at 127.0.0.1:${address.port} cannot be used`,
     )
     expect(performance.now() - start).toBeGreaterThan(600)
@@ -475,7 +485,7 @@ test("the password of the API's role is in no log, whatever PostgreSQL logs", as
     log += text
   })
   const api = { user: 'api', password: 'topsecret', deadlineMs: DEADLINE_MS }
-  await migrate({ address: addressOf(server.url), folder: `${ROOT}drizzle`, api, waitMs: 0 })
+  await migrate({ address: addressOf(server.url), folder: `${ROOT}drizzle`, api, MIGRATE_WAIT_MS: 0 })
   await expect.poll(() => log).toContain('grant select')
   expect(log).toContain('alter role "api" login password \'SCRAM-SHA-256$')
   expect(log).not.toContain(api.password)

@@ -1,24 +1,14 @@
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
+import type { Config } from '../config.ts'
 import { retry, TransientError } from '../retry.ts'
 import type { Address } from './address.ts'
 import { connect, serverTimeouts } from './connection.ts'
 import { scramVerifier } from './scram.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
-export type MigrateOptions = {
-  /** Who owns the tables. */
-  address: Address
-  /** Folder of the migrations that drizzle-kit generated. */
-  folder: string
-  /**
-   * The role that the API logs in as: created when missing, given this password, granted its rights. Its
-   * statements end within `deadlineMs`.
-   */
-  api: { user: string; password: string; deadlineMs: number } | undefined
-  /** How long to wait for a database that does not answer yet, for another process that migrates, and for locks. */
-  waitMs: number
-}
+/** `folder` holds the migrations that drizzle-kit generated. */
+export type MigrateOptions = Pick<Config, 'address' | 'api' | 'MIGRATE_WAIT_MS'> & { folder: string }
 
 /** The key of the advisory lock that migrations hold; any number that nothing else in the database uses. */
 const LOCK_KEY = 7_203_411
@@ -38,12 +28,12 @@ const LOST_SECRET =
  * Brings the database to this release: applies what is missing of `folder`, and creates and grants the API's role.
  * All of it is one transaction that holds a lock, so any number of processes may start at once.
  * @returns a sentence for the operator: what became of the tables
- * @throws with a sentence for the operator when a migration fails, the connection is lost, or `waitMs` are over;
+ * @throws with a sentence for the operator when a migration fails, the connection is lost, or `MIGRATE_WAIT_MS` are over;
  * nothing is half-applied
  */
-export async function migrate({ address, folder, api, waitMs }: MigrateOptions) {
+export async function migrate({ address, folder, api, MIGRATE_WAIT_MS }: MigrateOptions) {
   const migrations = readMigrationFiles({ migrationsFolder: folder })
-  return retry(waitMs, () => attempt(address, migrations, api).catch((error) => explain(error, address)))
+  return retry(MIGRATE_WAIT_MS, () => attempt(address, migrations, api).catch((error) => explain(error, address)))
 }
 
 /** Migrates on a connection of its own. Closing it also ends a transaction that failed. */
@@ -125,6 +115,7 @@ async function apply(sql: postgres.Sql, migrations: MigrationMeta[]) {
 const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`
 
 /**
+ * Creates the role that the API logs in as if it is missing, and gives it this password and its rights.
  * The API may use the rows of the tables, where the migrations made them, and change nothing else: neither tables nor
  * migrations. Its time-outs are defaults of its role, because a pooler refuses them as options of the connection.
  */

@@ -1,15 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Address } from './address.ts'
+import type { Config } from '../config.ts'
 import type { Row } from './connection.ts'
 import { createPool, type Pool, type PoolOptions } from './pool.ts'
 import { DatabaseUnavailable } from './unavailable.ts'
-
-export type DatabaseOptions = PoolOptions & {
-  /** Where replicas are, if there are any. */
-  readAddress: Address | undefined
-  /** The age that a page may have, in ms: it holds what was committed so long before it was asked for. */
-  maxLagMs: number
-}
 
 /** How often the primary is asked for its position in the write-ahead log. So its silence is noticed without requests, too. */
 const POSITION_INTERVAL_MS = 250
@@ -30,7 +23,9 @@ const POSITION = `select pg_is_in_recovery(), pg_wal_lsn_diff(
  * No clocks are compared. A replica that has come to a position shows all that was committed before the primary was asked
  * for it. Each connection proves that for itself, because one name may lead to several replicas.
  */
-export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOptions): Pool {
+export function createDatabase(config: Config & Pick<PoolOptions, 'applicationName' | 'onChange'>): Pool {
+  const options: PoolOptions = { ...config, connections: config.DB_CONNECTIONS }
+  const { readAddress, DB_READ_MAX_LAG_MS: maxLagMs } = config
   if (!readAddress) return createPool(options)
   const primary = createPool({ ...options, silenceMs: PATIENCE_MS })
   const replicaOptions = { ...options, address: readAddress, check: { text: POSITION, fault } }
@@ -40,7 +35,7 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
   let replica: Pool | undefined
   /** Since when the primary has not answered, nor told its position again. Until then nothing is written. */
   let awaySince: number | undefined
-  let isLost = false
+  /** Until when the primary has all pages; 0 while the replica answers. */
   let restsUntil = 0
   let closed = false
 
@@ -74,9 +69,8 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
 
   /** Notes that a replica failed, or answered. Each change is told of once. */
   function note(failure?: DatabaseUnavailable) {
+    if (Boolean(restsUntil) !== Boolean(failure)) options.onChange?.('replica', failure)
     restsUntil = failure ? performance.now() + REST_MS : 0
-    if (isLost !== Boolean(failure)) options.onChange?.('replica', failure)
-    isLost = Boolean(failure)
   }
 
   const query: Pool['query'] = async (use, text, parameters, until, source) => {
@@ -111,7 +105,7 @@ export function createDatabase({ readAddress, maxLagMs, ...options }: DatabaseOp
     busy: () => primary.busy() || replica?.busy() === true,
     state: () => ({
       ...primary.state(),
-      replica: replica && { ...replica.state(), up: !isLost && replica.state().up },
+      replica: replica && { ...replica.state(), up: !restsUntil && replica.state().up },
     }),
     failure: () => primary.failure() && (replica ?? primary).failure(),
     async close(timeoutMs) {

@@ -23,7 +23,7 @@ describe.each(['session', 'transaction'])('PgBouncer with its defaults, in %s mo
       await admin.end()
     })
     const address = { ...addressOf(database.url), port }
-    const options = { address, folder: `${ROOT}drizzle`, api: role, waitMs: 0 }
+    const options = { address, folder: `${ROOT}drizzle`, api: role, MIGRATE_WAIT_MS: 0 }
     expect(await migrate(options)).toMatch(/^Migrations applied: \d+\.$/)
     expect(await migrate(options)).toBe('The database is up to date.')
   })
@@ -67,6 +67,6 @@ test('PgBouncer in statement mode carries no migration, which is a transaction',
     await database.drop()
   })
   const address = { ...addressOf(database.url), port: pooler.port }
-  const migrating = migrate({ address, folder: `${ROOT}drizzle`, api: undefined, waitMs: 0 })
+  const migrating = migrate({ address, folder: `${ROOT}drizzle`, api: undefined, MIGRATE_WAIT_MS: 0 })
   await expect(migrating).rejects.toThrow('The connection was lost while migrating')
 })

@@ -46,7 +46,12 @@ let userId: number
 beforeAll(async () => {
   database = await createTestDatabase({ empty: true })
   const folder = generateMigration()
-  const options = { address: addressOf(database.url), folder: join(folder, 'drizzle'), api: undefined, waitMs: 0 }
+  const options = {
+    address: addressOf(database.url),
+    folder: join(folder, 'drizzle'),
+    api: undefined,
+    MIGRATE_WAIT_MS: 0,
+  }
   expect(await migrate(options)).toBe('Migrations applied: 2.')
   rmSync(folder, { recursive: true })
   api = await startApi({ DATABASE_URL: database.url }, {}, createNotesApp)

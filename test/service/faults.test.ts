@@ -34,7 +34,7 @@ const urlAt = (port: number) => `postgres://${role.user}:${role.password}@127.0.
 let admin: postgres.Sql
 beforeAll(async () => {
   pg = await startPostgres({ settings, dataDir })
-  await migrate({ address: addressOf(pg.url), folder: `${ROOT}drizzle`, api: role, waitMs: 0 })
+  await migrate({ address: addressOf(pg.url), folder: `${ROOT}drizzle`, api: role, MIGRATE_WAIT_MS: 0 })
   if (pooled) pooler = await startPooler(pg.url, [role], { pool_mode: 'transaction', server_login_retry: 1 })
   proxy = await startProxy(pooler?.port ?? pg.port)
   api = await startApi({
