@@ -1,10 +1,10 @@
+import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
 import { type MigrationMeta, readMigrationFiles } from 'drizzle-orm/migrator'
 import postgres from 'postgres'
 import type { Config } from '../config.ts'
 import { retry, TransientError } from '../retry.ts'
 import type { Address } from './address.ts'
 import { connect, serverTimeouts } from './connection.ts'
-import { scramVerifier } from './scram.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
 
 /** `folder` holds the migrations that drizzle-kit generated. */
@@ -20,6 +20,8 @@ const CLOSE_TIMEOUT_S = 1
 /** SQLSTATEs (PostgreSQL, appendix A). */
 const LOCK_NOT_AVAILABLE = '55P03'
 const INVALID_PASSWORD = '28P01'
+/** How often a password is hashed, as PostgreSQL has it (its setting scram_iterations). */
+const SCRAM_ITERATIONS = 4096
 
 const LOST_SECRET =
   'A volume keeps the password that it was made with: if the Secret was lost or changed since, see docs/failures.md#a-lost-secret.'
@@ -130,4 +132,16 @@ async function grantApiRole(sql: postgres.Sql, { user, password, deadlineMs }: N
   }
   await sql.unsafe(`grant usage on schema ${schema} to ${role}`)
   await sql.unsafe(`grant select, insert, update, delete on all tables in schema ${schema} to ${role}`)
+}
+
+/**
+ * The form in which PostgreSQL keeps a password (RFC 5803). Statements that hold it leave the password in no log, as
+ * with psql's \password. Of SASLprep (RFC 4013), which makes the forms of a letter one, it has the normal form.
+ */
+function scramVerifier(password: string): string {
+  const salt = randomBytes(16)
+  const salted = pbkdf2Sync(password.normalize('NFKC'), salt, SCRAM_ITERATIONS, 32, 'sha256')
+  const key = (name: string) => createHmac('sha256', salted).update(name).digest()
+  const stored = createHash('sha256').update(key('Client Key')).digest('base64')
+  return `SCRAM-SHA-256$${SCRAM_ITERATIONS}:${salt.toString('base64')}$${stored}:${key('Server Key').toString('base64')}`
 }
