@@ -88,16 +88,14 @@ async function migrate() {
   const config = parseConfig(process.env)
   onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
-  const outcome = await run({ ...config, folder: MIGRATIONS })
-  process.stdout.write(`${outcome}\n`)
+  process.stdout.write(`${await run({ ...config, folder: MIGRATIONS })}\n`)
 }
 
 async function ensureSecret() {
   onStopSignal(() => process.exit(1))
   const { ensureSecret: run, inClusterOptions } = await import('./kubernetes/ensure-secret.ts')
   const options = inClusterOptions(process.env)
-  const outcome = await run(options)
-  process.stdout.write(`Secret ${options.namespace}/${options.name}: ${outcome}.\n`)
+  process.stdout.write(`Secret ${options.namespace}/${options.name}: ${await run(options)}.\n`)
 }
 
 const help = () => process.stdout.write(USAGE)

@@ -39,9 +39,6 @@ export type Connection = Awaited<ReturnType<typeof connect>>
 /** Longest wait for the first answer. Short, so that a database that was out of reach is found soon after it returns. */
 const CONNECT_TIMEOUT_MS = 1500
 
-/** Times stay text: to make a Date of each costs more than the rest of its row. */
-const types = { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: String, parse: String } }
-
 /** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
 const STATEMENT_TIMEOUT_SHARE = 0.9
 /** Of the deadline, the longest wait for a lock: meanwhile the statement occupies a connection. */
@@ -106,7 +103,8 @@ export async function connect({ address, ...options }: ConnectionOptions) {
       connect_timeout: 0,
       max_lifetime: null,
       fetch_types: false,
-      types,
+      // Times stay text: to make a Date of each costs more than the rest of its row.
+      types: { time: { to: 1184, from: [1082, 1083, 1114, 1184], serialize: String, parse: String } },
       connection: {
         application_name: options.applicationName,
         TimeZone: 'UTC',

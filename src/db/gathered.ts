@@ -101,20 +101,18 @@ export function gatherPages<Page, Row extends { id: number }>(
   }
 }
 
-/** Inserts rows with one statement. One result for each row, in their order. */
-export type InsertRows<Row, Inserted> = (run: Run, rows: Row[]) => Promise<(Inserted | undefined)[]>
-
 /**
  * Makes a function that inserts one row; rows that are asked for together share a statement, and so a commit. It answers
  * after the commit; with undefined if another row has one of its keys. A row that is refused fails alone. Rows of streams
  * share statements of their own, and rest while there are requests.
- * @param insertAll inserts all rows, or none where one conflicts (SQLSTATE 23505)
+ * @param insertAll inserts all rows with one statement, or none where one conflicts (SQLSTATE 23505). One result for each
+ * row, in their order
  * @param insertOrSkip leaves out the rows that conflict: their results are undefined
  */
 export function gatherInserts<Row, Inserted>(
   db: Pool,
-  insertAll: InsertRows<Row, Inserted>,
-  insertOrSkip: InsertRows<Row, Inserted>,
+  insertAll: (run: Run, rows: Row[]) => Promise<(Inserted | undefined)[]>,
+  insertOrSkip: typeof insertAll,
   use: 'requests' | 'streams' = 'requests',
 ) {
   let conflictsUntil = Number.NEGATIVE_INFINITY

@@ -25,10 +25,9 @@ const POSITION = `select pg_is_in_recovery(), pg_wal_lsn_diff(
  */
 export function createDatabase(config: Config & Pick<PoolOptions, 'applicationName' | 'onChange'>): Pool {
   const options: PoolOptions = { ...config, connections: config.DB_CONNECTIONS }
-  const { readAddress, DB_READ_MAX_LAG_MS: maxLagMs } = config
-  if (!readAddress) return createPool(options)
+  if (!config.readAddress) return createPool(options)
   const primary = createPool({ ...options, silenceMs: PATIENCE_MS })
-  const replicaOptions = { ...options, address: readAddress, check: { text: POSITION, fault } }
+  const replicaOptions = { ...options, address: config.readAddress, check: { text: POSITION, fault } }
   const patienceMs = Math.min(PATIENCE_MS, options.deadlineMs / 2)
   /** The primary's positions, the newest first, each with the time just before it was asked for. */
   let positions: { at: number; position: number }[] = []
@@ -39,7 +38,7 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
   let restsUntil = 0
   let closed = false
 
-  const isNew = (at: number, now = performance.now()) => now - at < maxLagMs
+  const isNew = (at: number, now = performance.now()) => now - at < config.DB_READ_MAX_LAG_MS
 
   /** Why a server that answered so may not be read from. It stays as current as it was when the primary went away. */
   function fault([isReplica, replayed]: Row, askedAt: number) {
