@@ -52,11 +52,6 @@ function hasMediaType(c: Context, mediaTypes: string[]): boolean {
 /** Whether lines are posted, which are read as they come. */
 export const postsLines = (c: Context) => c.req.method === 'POST' && hasMediaType(c, [NDJSON_MEDIA_TYPE])
 
-function assertJson(c: Context, mediaTypes: string[]) {
-  if (!hasMediaType(c, mediaTypes)) throw unsupported(mediaTypes)
-  if (!isUtf8(c.get('body'))) throw new Problem(400, 'The body is not valid UTF-8.')
-}
-
 /**
  * Validates the path's parameters or the query: 400 names what is wrong. Or a JSON body: 415 for another media type,
  * 400 for what is not JSON in UTF-8, 422 with a JSON Pointer to each fault.
@@ -70,23 +65,23 @@ export const valid = <T extends 'param' | 'query' | 'json', Out, In>(
     target,
     schema,
     (result, c: Context) => {
-      if (target === 'json') assertJson(c, mediaTypes)
+      const isBody = target === 'json'
+      if (isBody && !hasMediaType(c, mediaTypes)) throw unsupported(mediaTypes)
+      if (isBody && !isUtf8(c.get('body'))) throw new Problem(400, 'The body is not valid UTF-8.')
       if (result.success) return
       const problem = invalid(result.error.issues)
-      throw target === 'json' ? problem : new Problem(400, problem.message)
+      throw isBody ? problem : new Problem(400, problem.message)
     },
     // Our schemas wait for nothing, and parse faster when they need not.
     { validationFunction: (schema, value) => schema.safeParse(value) },
   )
 
-const PathId = z.object({
-  id: z
-    .string()
-    .refine((id) => /^[1-9][0-9]*$/.test(id), 'must be a positive whole number')
-    .transform((id) => (Number(id) <= MAX_ID ? Number(id) : NO_ID)),
-})
+const pathId = z
+  .string()
+  .refine((id) => /^[1-9][0-9]*$/.test(id), 'must be a positive whole number')
+  .transform((id) => (Number(id) <= MAX_ID ? Number(id) : NO_ID))
 /** Validates the `id` of a path in its one decimal form. One beyond the column's range passes, and is simply not found. */
-export const validId = valid('param', PathId)
+export const validId = valid('param', z.object({ id: pathId }))
 
 /** The context of a handler behind `validId`. */
 export type ItemContext = Context<Env, string, { out: { param: { id: number } } }>
