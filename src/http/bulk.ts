@@ -4,7 +4,7 @@ import { createMiddleware } from 'hono/factory'
 import * as z from 'zod'
 import type { Config } from '../config.ts'
 import type { Env } from './env.ts'
-import { assertPlain, limited, tellToSend, truncated } from './limits.ts'
+import { assertPlain, tellToSend, truncated } from './limits.ts'
 import { ndjson, otherParameter } from './ndjson.ts'
 import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
@@ -90,6 +90,7 @@ export function createEachLine<T>(
       }
     }
 
+    tellToSend(c.env)
     for await (const lines of linesOf(c.env.incoming, config)) {
       const results = []
       for (const bytes of lines) {
@@ -114,9 +115,6 @@ export function createEachLine<T>(
     assertPlain(c.env.incoming)
     // Each of their statements has a deadline, but all together have none.
     c.set('until', Number.POSITIVE_INFINITY)
-    return limited('streams', config.MAX_STREAMS, () => {
-      tellToSend(c.env)
-      return ndjson(c, results(c, onConflict === 'skip' ? 'skipped' : 'conflict'))
-    })
+    return ndjson(c, config.MAX_STREAMS, results(c, onConflict === 'skip' ? 'skipped' : 'conflict'))
   })
 }

@@ -21,34 +21,36 @@ export function wantsNdjson(c: Context): boolean {
 const linesOf = (rows: object[]) => escapeLineEnds(rows.map((row) => `${JSON.stringify(row)}\n`).join(''))
 
 /**
- * Answers with a line of JSON for each row, taking more when the client has read the last. A failure amid the answer is
- * a problem object as its last line; one before its first line is thrown. The lines go to Node's response as they are:
- * through the body of a `Response` each would be copied, into memory that is only freed when V8 collects.
+ * Answers with a line of JSON for each row, taking more when the client has read the last. At most `max` streams go in or
+ * out at a time, more get 503. A failure amid the answer is a problem object as its last line; one before its first line is
+ * thrown. The lines go to Node's response as they are: through the body of a `Response` each would be copied, into memory
+ * that is only freed when V8 collects.
  */
-export async function ndjson(c: Context<Env>, stream: AsyncGenerator<object[]>) {
-  const first = await stream.next()
-  async function* body() {
-    try {
-      if (!first.done) yield linesOf(first.value)
-      for await (const rows of stream) yield linesOf(rows)
-    } catch (error) {
-      yield `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
+export const ndjson = (c: Context<Env>, max: number, stream: AsyncGenerator<object[]>) =>
+  limited('streams', max, async () => {
+    const first = await stream.next()
+    async function* body() {
+      try {
+        if (!first.done) yield linesOf(first.value)
+        for await (const rows of stream) yield linesOf(rows)
+      } catch (error) {
+        yield `${problemJson(problemFor(error as Error, c), c.req.url, c.get('requestId'))}\n`
+      }
     }
-  }
-  // What was set on the way here, such as for CORS, goes along.
-  c.env.outgoing.setHeaders(c.res.headers)
-  c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
-  // Rejects when the client hangs up: nobody is left to be told.
-  await pipeline(body, c.env.outgoing).catch(() => {})
-  return c.body(null)
-}
+    // What was set on the way here, such as for CORS, goes along.
+    c.env.outgoing.setHeaders(c.res.headers)
+    c.env.outgoing.writeHead(200, { ...HEADERS, 'X-Request-Id': c.get('requestId') })
+    // Rejects when the client hangs up: nobody is left to be told.
+    await pipeline(body, c.env.outgoing).catch(() => {})
+    return c.body(null)
+  })
 
 /** A parameter of the query other than the one that goes with lines. */
 export const otherParameter = (c: Context, known: string) => Object.keys(c.req.query()).find((name) => name !== known)
 
 /**
  * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler.
- * At most `max` streams go in or out at a time, more get 503.
+ * `max` is that of `ndjson`.
  */
 export function streamInstead(max: number, streamAfter: (id: number, fresh: boolean) => AsyncGenerator<object[]>) {
   return createMiddleware<Env>(async function streamInstead(c, next) {
@@ -57,6 +59,6 @@ export function streamInstead(max: number, streamAfter: (id: number, fresh: bool
     if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
     const after = idAfter(c.req.query('cursor'))
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
-    return limited('streams', max, () => ndjson(c, streamAfter(after, wantsFresh(c))))
+    return ndjson(c, max, streamAfter(after, wantsFresh(c)))
   })
 }
