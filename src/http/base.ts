@@ -1,14 +1,14 @@
 import { type Context, Hono, type MiddlewareHandler, type Schema } from 'hono'
 import type { Logger } from 'pino'
 import type { Config } from '../config.ts'
-import { json } from './answer.ts'
+import { answer, json } from './answer.ts'
 import { authenticate } from './auth.ts'
 import { createCors } from './cors.ts'
 import type { Env } from './env.ts'
 import { limitRequests, receiveBody } from './limits.ts'
 import { requestLog } from './log.ts'
 import { errorPage, wantsHtml } from './page.ts'
-import { answerOtherMethods, notFound, onError, refuse } from './problem.ts'
+import { onError, Problem, refuse } from './problem.ts'
 import { limitRate } from './rate-limit.ts'
 
 export type BaseOptions = Config & {
@@ -51,11 +51,25 @@ export async function baseApp(options: BaseOptions) {
     .use(limitRequests(options.MAX_REQUESTS, options.deadlineMs))
 }
 
-/** Answers what no resource does: other methods, other paths, and errors, which a person gets as a page. */
+/**
+ * Answers what no resource does: OPTIONS, and 405 with `Allow` to every method that a path does not have (RFC 9110, section
+ * 15.5.6), other paths, and errors, which a person gets as a page.
+ */
 export function finishApp<S extends Schema>(app: Hono<Env, S>): Hono<Env, S> {
-  answerOtherMethods(app)
+  const routes = app.routes.filter(({ method, path }) => method !== 'ALL' && !path.includes('*'))
+  for (const [path, own] of Map.groupBy(routes, (route) => route.path)) {
+    const methods = own.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
+    const Allow = [...new Set([...methods, 'OPTIONS'])].sort().join(', ')
+    app.all(path, (c) => {
+      if (c.req.method === 'OPTIONS') return answer(c, null, 204, { Allow })
+      throw new Problem(405, `This path supports ${Allow}.`, { headers: { Allow } })
+    })
+  }
   // A page needs files, which an install may have lost.
   const asPage = (error: Error, c: Context<Env>) => errorPage(error, c).catch((fault) => onError(fault, c))
   app.onError((error, c) => (wantsHtml(c) ? asPage(error, c) : onError(error, c)))
-  return app.notFound(notFound)
+  return app.notFound(({ req: { path } }) => {
+    const hint = path.length > 1 && path.endsWith('/') ? ` No path ends in a slash: try ${path.slice(0, -1)}.` : ''
+    throw new Problem(404, `There is nothing here.${hint}`)
+  })
 }

@@ -1,5 +1,5 @@
 import { STATUS_CODES } from 'node:http'
-import type { Context, ErrorHandler, Hono, NotFoundHandler, Schema } from 'hono'
+import type { Context, ErrorHandler } from 'hono'
 import { HTTPException } from 'hono/http-exception'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
 import { events, type Refusal } from '../events.ts'
@@ -78,22 +78,4 @@ export const onError: ErrorHandler<Env> = (error, c) => {
   const problem = problemFor(error, c)
   const body = problemJson(problem, c.req.url, c.get('requestId'))
   return answer(c, body, problem.status, { ...PROBLEM_HEADERS, ...problem.options.headers })
-}
-
-export const notFound: NotFoundHandler<Env> = ({ req: { path } }) => {
-  const hint = path.length > 1 && path.endsWith('/') ? ` No path ends in a slash: try ${path.slice(0, -1)}.` : ''
-  throw new Problem(404, `There is nothing here.${hint}`)
-}
-
-/** Answers OPTIONS, and 405 with `Allow` to every method that a path of `app` does not have (RFC 9110, section 15.5.6). */
-export function answerOtherMethods<S extends Schema>(app: Hono<Env, S>) {
-  const routes = app.routes.filter(({ method, path }) => method !== 'ALL' && !path.includes('*'))
-  for (const [path, own] of Map.groupBy(routes, (route) => route.path)) {
-    const methods = own.flatMap(({ method }) => (method === 'GET' ? ['GET', 'HEAD'] : [method]))
-    const Allow = [...new Set([...methods, 'OPTIONS'])].sort().join(', ')
-    app.all(path, (c) => {
-      if (c.req.method === 'OPTIONS') return answer(c, null, 204, { Allow })
-      throw new Problem(405, `This path supports ${Allow}.`, { headers: { Allow } })
-    })
-  }
 }
