@@ -29,12 +29,10 @@ export const getUsers = prepare(($: Placeholders<'ids'>) =>
 
 /** The user who has this field, and the other unless that is null, if there is one. */
 const find = (field: Field, other: Field) =>
-  prepare(($: Placeholders<Field>) =>
-    builder
-      .select(columns)
-      .from(users)
-      .where(and(same(field, $(field)), sql`(${$(other)}::text is null or ${same(other, $(other))})`)),
-  )
+  prepare(($: Placeholders<Field>) => {
+    const wanted = and(same(field, $(field)), sql`(${$(other)}::text is null or ${same(other, $(other))})`)
+    return builder.select(columns).from(users).where(wanted)
+  })
 
 export const findBy = { username: find('username', 'email'), email: find('email', 'username') }
 
@@ -66,11 +64,8 @@ export const listPageByName = prepare(($: Placeholders<'prefix' | 'after' | 'lim
   const [name, start] = [folded(username), folded(sql`asked.prefix`)]
   // Filled up with the last of all code points, it comes after whatever begins so.
   const end = sql`rpad(${start}, ${FOLDED_LENGTH}, U&'\\+10FFFF')`
-  return pages(
-    asked,
-    sql`${name} >= ${start} and ${name} < ${end} and ${name} > ${folded(sql`asked.after`)}`,
-    asc(name),
-  )
+  const wanted = sql`${name} >= ${start} and ${name} < ${end} and ${name} > ${folded(sql`asked.after`)}`
+  return pages(asked, wanted, asc(name))
 })
 
 /** The users of one row of joined columns. */
