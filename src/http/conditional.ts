@@ -65,10 +65,9 @@ export async function startingVersions(c: ItemContext, noun: string, get: Get<{ 
 export async function answerPresent<T extends { version: number }>(c: ItemContext, noun: string, get: Get<T>) {
   const { version, ...row } = await present(c, noun, get)
   if (ifMatch(c.req.header('if-match'))?.includes(version) === false) throw problemOf(noun, { outcome: 'stale' })
-  if (ifNoneMatch(c.req.header('if-none-match'))?.(version)) {
-    return typed<typeof row, 200>(answer(c, null, 304, versionHeaders(version)))
-  }
-  return json(c, row, 200, versionHeaders(version))
+  const headers = versionHeaders(version)
+  const isKnown = ifNoneMatch(c.req.header('if-none-match'))?.(version)
+  return isKnown ? typed<typeof row, 200>(answer(c, null, 304, headers)) : json(c, row, 200, headers)
 }
 
 /** The headers of an answer that holds what is there at this version. */

@@ -41,6 +41,8 @@ const numberUpTo = (maximum: number) =>
 
 const LIMIT = { type: 'integer', minimum: 1, maximum: LIMIT_MAX, default: LIMIT_DEFAULT, examples: [10] } as const
 
+const ids = z.array(numberUpTo(MAX_ID).meta(ID)).max(IDS_MAX, `must be given at most ${IDS_MAX} times`)
+
 /** The parameters of every list: `limit`, the rows of a page, `cursor`, where it starts, and `id`, which to look up. */
 const listParameters = {
   limit: numberUpTo(LIMIT_MAX)
@@ -52,11 +54,8 @@ const listParameters = {
     .optional()
     .meta({ description: '`next` of the page before.', examples: [encodeCursor(10)] }),
   id: z
-    .preprocess(
-      // A parameter that is given once comes as it is.
-      (ids: string | string[]) => [ids].flat(),
-      z.array(numberUpTo(MAX_ID).meta(ID)).max(IDS_MAX, `must be given at most ${IDS_MAX} times`),
-    )
+    // A parameter that is given once comes as it is.
+    .preprocess((given: string | string[]) => [given].flat(), ids)
     .transform((ids) => [...new Set(ids)])
     .optional()
     .meta({ description: 'Only those with these ids, in this order, each once.', examples: [[1]] }),
