@@ -16,6 +16,9 @@ export type Result<T> = T | { outcome: 'unchanged'; row: T } | Refusal
 /** Versions that a change may start from; undefined for any. */
 export type Versions = readonly number[] | undefined
 
+/** Gets a row by its id before `until`; undefined if there is none. */
+export type Get<T> = (id: number, until: number) => Promise<T | undefined>
+
 /** What makes a retry of a POST safe: the client's key, and a hash of the values that it creates; nulls without a key. */
 export type Idempotency = { key: string | null; hash: string | null }
 

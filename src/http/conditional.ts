@@ -1,3 +1,4 @@
+import type { Get } from '../resource.ts'
 import { answer, json, typed } from './answer.ts'
 import { Problem } from './problem.ts'
 import { found, problemOf } from './refusal.ts'
@@ -37,8 +38,6 @@ export function ifNoneMatch(value: string | undefined): ((version: number) => bo
   assertTags('If-None-Match', value)
   return (version) => value === '*' || value.includes(entityTag(version))
 }
-
-type Get<T> = (id: number, until: number) => Promise<T | undefined>
 
 /** The row whose id is in the path. */
 const present = async <T>(c: ItemContext, noun: string, get: Get<T>) =>

@@ -1,6 +1,7 @@
 import type { Context } from 'hono'
 import * as z from 'zod'
 import { MAX_ID, NO_ID } from '../db/columns.ts'
+import type { Get } from '../resource.ts'
 import { Problem } from './problem.ts'
 
 /** An id, in the description of the service. */
@@ -83,11 +84,8 @@ export function pageOf<T>(rows: T[], limit: number, placeOf: (row: T) => number 
 }
 
 /** The rows with these ids, in their order. They are asked for together, so they share a statement. */
-export async function pageOfIds<T extends { version: number }>(
-  ids: number[],
-  get: (id: number) => Promise<T | undefined>,
-): Promise<Page<Omit<T, 'version'>>> {
-  const found = await Promise.all(ids.map(get))
+export async function pageOfIds<T extends { version: number }>(ids: number[], get: Get<T>, until: number) {
+  const found = await Promise.all(ids.map((id) => get(id, until)))
   const rows = found.flatMap((row) => row ?? []).map(({ version, ...row }) => row)
   return { rows, next: null, missing: ids.filter((_, i) => !found[i]) }
 }

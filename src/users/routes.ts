@@ -19,7 +19,7 @@ export function userRoutes(store: UserStore, config: Config) {
   /** The users that a query asks for: those with its ids, those whose names begin so, or all by id. */
   async function listed(query: ListQuery, fresh: boolean, until: number): Promise<Page<User>> {
     const { id: ids, limit = LIMIT_DEFAULT, cursor, usernamePrefix: prefix, ...sought } = query
-    if (ids) return pageOfIds(ids, (id) => store.get(id, until))
+    if (ids) return pageOfIds(ids, store.get, until)
     if (prefix !== undefined) {
       const users = await store.listByName({ prefix, after: textAfter(cursor), limit: limit + 1, fresh }, until)
       return pageOf(users, limit, ({ username }) => username)

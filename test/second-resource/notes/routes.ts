@@ -34,7 +34,7 @@ export function noteRoutes(store: NoteStore, config: Config) {
       const until = c.get('until')
       const place = () => ({ limit: limit + 1, after: idAfter(cursor), fresh: wantsFresh(c) })
       const { rows: notes, ...page } = ids
-        ? await pageOfIds(ids, (id) => store.get(id, until))
+        ? await pageOfIds(ids, store.get, until)
         : pageOf(await store.list(place(), until), limit, ({ id }) => id)
       return json(c, { notes, ...page }, 200, { ...CACHE, Vary: 'Accept', ...nextLink(c, page.next) })
     })
