@@ -92,11 +92,10 @@ export function createEachLine<T>(
 
     tellToSend(c.env)
     for await (const lines of linesOf(c.env.incoming, config)) {
-      const results = []
-      for (const bytes of lines) {
+      const results = lines.flatMap((bytes) => {
         line++
-        if (String(bytes).trim() !== '') results.push(resultOf(line, bytes))
-      }
+        return String(bytes).trim() === '' ? [] : resultOf(line, bytes)
+      })
       counts.lines += results.length
       yield await Promise.all(results)
     }

@@ -45,8 +45,7 @@ export const methodOf = ({ req: { method } }: Context) => (METHODS.includes(meth
 const REQUEST_ID = /^[\w.:+/=-]{1,128}$/
 
 /** The caller's `X-Request-Id` where it can stand in a log as it is, else a new one. */
-export const requestIdOf = (given: string | undefined): string =>
-  given && REQUEST_ID.test(given) ? given : randomUUID()
+export const requestIdOf = (given = ''): string => (REQUEST_ID.test(given) ? given : randomUUID())
 
 /** Version 00 has these four parts, a later one may have more. Zeros and version ff are invalid. */
 const TRACEPARENT = /^(?!ff|00.{54})[\da-f]{2}-(?!0{32})([\da-f]{32})-(?!0{16})([\da-f]{16})-([\da-f]{2})(?:-|$)/

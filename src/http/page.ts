@@ -54,9 +54,8 @@ export async function page(c: Context<Env>, title: string, content: Html, proble
 <div id="main" tabindex="-1">${content}</div>
 <footer class="bar foot"><span>${name} ${version}</span><a href="/openapi.json">openapi.json</a></footer>
 `
-  await secure(c, async () => {
-    c.res = answer(c, String(text), problem?.status ?? 200, { ...HEADERS, ...problem?.options.headers })
-  })
+  c.res = answer(c, String(text), problem?.status ?? 200, { ...HEADERS, ...problem?.options.headers })
+  await secure(c, async () => {})
   return typed<never, 200>(c.res)
 }
 
