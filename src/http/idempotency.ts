@@ -1,6 +1,5 @@
 import { hash } from 'node:crypto'
 import type { Context } from 'hono'
-import type { Idempotency } from '../resource.ts'
 import type { Env } from './env.ts'
 import { Problem } from './problem.ts'
 
@@ -14,7 +13,7 @@ const digest = (value: unknown) => hash('sha256', JSON.stringify(value), 'base64
  * subject's: nobody gets the answer to another one's request, or takes a key away.
  * @throws Problem 400 for a key that is too long or has other characters
  */
-export function idempotencyOf(c: Context<Env>, values: readonly unknown[]): Idempotency {
+export function idempotencyOf(c: Context<Env>, values: readonly unknown[]) {
   const key = c.req.header('idempotency-key')
   if (key === undefined) return { key: null, hash: null }
   if (!IDEMPOTENCY_KEY.test(key)) {

@@ -1,7 +1,7 @@
 import { Hono } from 'hono'
 import type { Config } from '../config.ts'
 import { answer, json } from '../http/answer.ts'
-import { createEachLine } from '../http/bulk.ts'
+import { createEachLine, MADE_HERE } from '../http/bulk.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../http/conditional.ts'
 import type { Env } from '../http/env.ts'
 import { idempotencyOf } from '../http/idempotency.ts'
@@ -11,7 +11,7 @@ import { wantsHtml } from '../http/page.ts'
 import { changed } from '../http/refusal.ts'
 import { type ItemContext, PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid, validId } from '../http/validate.ts'
 import { listPage } from './page.ts'
-import { ListQuery, NewUser, NOUN, type User, UserLine, UserPatch } from './schemas.ts'
+import { ListQuery, NewUser, NOUN, type User, UserPatch } from './schemas.ts'
 import type { UserStore } from './store.ts'
 
 /** The routes under `/users`. */
@@ -36,7 +36,7 @@ export function userRoutes(store: UserStore, config: Config) {
     return json(c, user, 200, versionHeaders(version))
   }
 
-  const createLines = createEachLine(config, UserLine, (c, { username, email }) =>
+  const createLines = createEachLine(config, NewUser.extend(MADE_HERE), (c, { username, email }) =>
     changed(c, NOUN, 'create', (until) => store.create({ username, email, key: null, hash: null }, until, 'streams')),
   )
 

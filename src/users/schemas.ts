@@ -1,6 +1,5 @@
 import * as z from 'zod'
 import { emailAddress, plainText, soughtEmail, soughtPrefix, soughtText, time } from '../fields.ts'
-import { MADE_HERE } from '../http/bulk.ts'
 import { ID, listQuery } from '../http/list.ts'
 
 export const USERNAME_MAX_LENGTH = 80
@@ -23,9 +22,6 @@ const email = emailAddress.meta({
 
 /** The body of POST and PUT. */
 export const NewUser = z.strictObject({ username, email }, 'must be a JSON object')
-
-/** A line of a POST. */
-export const UserLine = NewUser.extend(MADE_HERE)
 
 /** The body of PATCH: a JSON merge patch (RFC 7396). Neither member can be removed, so `null` is refused. */
 export const UserPatch = NewUser.partial().meta({ description: 'A JSON merge patch (RFC 7396).' })

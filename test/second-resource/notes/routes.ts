@@ -1,7 +1,7 @@
 import { Hono } from 'hono'
 import type { Config } from '../../../src/config.ts'
 import { answer, json } from '../../../src/http/answer.ts'
-import { createEachLine } from '../../../src/http/bulk.ts'
+import { createEachLine, MADE_HERE } from '../../../src/http/bulk.ts'
 import { answerPresent, CACHE, startingVersions, versionHeaders } from '../../../src/http/conditional.ts'
 import type { Env } from '../../../src/http/env.ts'
 import { idempotencyOf } from '../../../src/http/idempotency.ts'
@@ -9,7 +9,7 @@ import { idAfter, LIMIT_DEFAULT, nextLink, pageOf, pageOfIds, wantsFresh } from 
 import { streamInstead } from '../../../src/http/ndjson.ts'
 import { changed } from '../../../src/http/refusal.ts'
 import { type ItemContext, PATCH_MEDIA_TYPES, POST_MEDIA_TYPES, valid, validId } from '../../../src/http/validate.ts'
-import { ListQuery, NoteInput, NoteLine, NotePatch } from './schemas.ts'
+import { ListQuery, NoteInput, NotePatch } from './schemas.ts'
 import type { NoteStore } from './store.ts'
 
 const NOUN = 'note'
@@ -24,7 +24,7 @@ export function noteRoutes(store: NoteStore, config: Config) {
     return json(c, note, 200, versionHeaders(version))
   }
 
-  const createLines = createEachLine(config, NoteLine, (c, { userId, text }) =>
+  const createLines = createEachLine(config, NoteInput.extend(MADE_HERE), (c, { userId, text }) =>
     changed(c, NOUN, 'create', (until) => store.create({ userId, text, key: null, hash: null }, until, 'streams')),
   )
 

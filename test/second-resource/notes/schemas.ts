@@ -1,7 +1,6 @@
 import * as z from 'zod'
 import { MAX_ID } from '../../../src/db/columns.ts'
 import { time } from '../../../src/fields.ts'
-import { MADE_HERE } from '../../../src/http/bulk.ts'
 import { ID, listQuery } from '../../../src/http/list.ts'
 import type { ResourceOptions } from '../../../src/http/openapi.ts'
 
@@ -16,7 +15,6 @@ const text = z
   .meta({ minLength: 1, maxLength: 500, examples: ['Call back'] })
 
 export const NoteInput = z.strictObject({ userId, text }, 'must be a JSON object')
-export const NoteLine = NoteInput.extend(MADE_HERE)
 export const NotePatch = NoteInput.partial()
 export const ListQuery = listQuery({})
 
