@@ -53,8 +53,7 @@ export async function startingVersions(c: ItemContext, noun: string, get: Get<{ 
   const excluded = ifNoneMatch(c.req.header('if-none-match'))
   if (!excluded) return versions
   const { version } = await present(c, noun, get)
-  if (excluded(version)) return []
-  return versions?.filter((other) => other === version) ?? [version]
+  return excluded(version) ? [] : (versions ?? [version]).filter((other) => other === version)
 }
 
 /**
