@@ -29,11 +29,8 @@ export async function createApp(options: AppOptions) {
   // Not part of the API, so not of its type.
   base.route('/', docs()).get('/', (c) => answer(c, null, 302, { Location: start }))
   if (options.PAGE === 'on') base.route('/users', userForms(options.users))
-  return finishApp(
-    base
-      .route('/', openApi({ ...options, resources: [describeUsers] }))
-      .route('/users', userRoutes(options.users, options)),
-  )
+  const app = base.route('/', openApi({ ...options, resources: [describeUsers] }))
+  return finishApp(app.route('/users', userRoutes(options.users, options)))
 }
 
 export type AppType = Awaited<ReturnType<typeof createApp>>
