@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs'
 import * as z from 'zod'
-import { type Address, checkRootCert, parseAddress, parseHost, SSL_MODES } from './db/address.ts'
+import { checkRootCert, parseAddress, parseHost, SSL_MODES } from './db/address.ts'
 import { MIN_CONNECTIONS } from './db/pool.ts'
 
 const integer = (minimum: number, maximum: number) => {
@@ -208,7 +208,7 @@ export function parseConfig(env: Record<string, string | undefined>) {
   if (s.DB_SSLROOTCERT && s.DB_SSLMODE === 'disable') throw new ConfigError('DB_SSLROOTCERT needs a DB_SSLMODE.')
   const server = { host: s.DB_HOST, port: s.DB_PORT, ssl: s.DB_SSLMODE, rootCert: s.DB_SSLROOTCERT }
   const login = { database: s.DB_NAME, user: s.DB_USER, password: s.DB_PASSWORD ?? s.DB_PASSWORD_FILE ?? '' }
-  const address: Address = s.DATABASE_URL ?? { ...server, ...login }
+  const address = s.DATABASE_URL ?? { ...server, ...login }
   const readParts = s.DB_READ_HOST && { ...address, host: s.DB_READ_HOST, port: s.DB_READ_PORT ?? address.port }
   const readAddress = s.DATABASE_READ_URL ?? (readParts || undefined)
   if (s.DB_READ_PORT && !readAddress) throw new ConfigError('DB_READ_PORT needs DB_READ_HOST.')

@@ -4,18 +4,11 @@ import { isIP } from 'node:net'
 /** Whether and how TLS is used, in libpq's words (PostgreSQL, section 32.19). On a Unix socket it never is. */
 export const SSL_MODES = ['disable', 'prefer', 'require', 'verify-ca', 'verify-full'] as const
 
-/** Where the database is and who logs in. */
-export type Address = {
-  /** A name, an IP address, or the folder of the server's Unix socket. */
-  host: string
-  port: number
-  database: string
-  user: string
-  password: string
-  ssl: (typeof SSL_MODES)[number]
-  /** The file of the certificates that may vouch for the server, in PEM; those that Node trusts if left out. */
-  rootCert?: string | undefined
-}
+/**
+ * Where the database is and who logs in. `host` is a name, an IP address, or the folder of the server's Unix socket.
+ * `rootCert` is the file of the certificates that may vouch for the server, in PEM; without it those count that Node trusts.
+ */
+export type Address = ReturnType<typeof parseAddress>
 
 /** libpq's form (PostgreSQL, section 32.1.1.2). It has hosts that a URL has not: none, and IPv6 with a zone. */
 const URI =
@@ -27,15 +20,15 @@ const PARAMETERS = ['host', 'port', 'dbname', 'user', 'password', 'sslmode', 'ss
  * Reads a URI such as postgres://user:password@host:5432/database?sslmode=require, in the form that libpq defines.
  * @throws with what is wrong with the text
  */
-export function parseAddress(text: string): Address {
+export function parseAddress(text: string) {
   if (/%(?![\da-f]{2})/i.test(text)) throw new Error('write % as %25')
   const { query = '', ...parts } = URI.exec(text)?.groups ?? {}
-  const decoded = Object.entries(parts).map(([name, value]) => [name, decodeURIComponent(value ?? '')])
+  const decoded = Object.entries(parts).map(([name, value]) => [name, decodeURIComponent(value ?? '')] as const)
   // A + is a +: only forms of HTML write a space so.
   const parameters = new URLSearchParams(query.replaceAll('+', '%2B'))
   const unknown = [...parameters.keys()].find((name) => !PARAMETERS.includes(name))
   if (unknown) throw new Error(`of parameters, ${PARAMETERS.join(', ')} are supported, not ${unknown}`)
-  const { host, port, dbname, password, ...given } = Object.fromEntries([...decoded, ...parameters])
+  const { host, port = '', dbname, password = '', ...given } = Object.fromEntries([...decoded, ...parameters])
   if (!host || !dbname || !/^\d*$/.test(port)) {
     throw new Error('it must be like postgres://user:password@host:5432/database, with / in a password as %2F')
   }

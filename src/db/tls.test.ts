@@ -47,7 +47,7 @@ async function certify(name: string) {
 }
 
 /** Whether the connection is encrypted, or why there is none; and how much of a large answer came. */
-async function connect(ssl: Address['ssl'], other: Partial<Address> = {}) {
+async function connect(ssl: Address['ssl'], other: { host?: string; rootCert?: string | undefined } = {}) {
   const address = { ...addressOf(pg.url), host: 'localhost', ssl, ...other }
   const db = createPool({ address, applicationName: 'test', deadlineMs: 2000, connections: 3 })
   try {
