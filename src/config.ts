@@ -101,15 +101,11 @@ const Settings = z.object({
   DB_PASSWORD_FILE: passwordFile.describe('File that holds the password, such as a mounted Secret'),
   DB_SSLMODE: oneOf(SSL_MODES).default('disable').describe('disable, prefer, require, verify-ca or verify-full'),
   DB_SSLROOTCERT: readBy(checkRootCert).optional().describe("File of the certificates that may vouch for the server's"),
-  DATABASE_READ_URL: databaseUrl.describe(
-    'Replicas that answer pages, in the form of DATABASE_URL; or the parts that differ:',
-  ),
+  DATABASE_READ_URL: databaseUrl.describe('URL of the replicas that answer pages; or the parts that differ:'),
   DB_READ_HOST: host.optional().describe('Host of the replicas; none are asked if unset'),
   DB_READ_PORT: integer(1, 65_535).optional().describe("Their port; the primary's if unset"),
   DB_READ_MAX_LAG_MS: integer(500, 3_600_000).default(2000).describe('How old a page from a replica may be, in ms'),
-  DB_CONNECTIONS: integer(MIN_CONNECTIONS, 100)
-    .default(9)
-    .describe('Connections; two of them are never given to writes'),
+  DB_CONNECTIONS: integer(MIN_CONNECTIONS, 100).default(9).describe('Connections; writes never get two of them'),
   DB_API_USER: text.describe('Role that `migrate` creates for the API and grants its rights'),
   DB_API_PASSWORD: text.describe('Its password'),
   DB_API_PASSWORD_FILE: passwordFile.describe('File that holds its password'),
@@ -194,7 +190,6 @@ function authOf(s: z.output<typeof Settings>, given: object) {
  */
 export function parseConfig(env: Record<string, string | undefined>) {
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value))
-  if (given.DB_WRITE_CONNECTIONS) throw new ConfigError('DB_WRITE_CONNECTIONS is now part of DB_CONNECTIONS.')
   // jitless: compiling the schema does not pay off for one value.
   const result = Settings.safeParse(given, { jitless: true })
   if (!result.success) {
