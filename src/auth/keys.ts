@@ -45,9 +45,8 @@ async function discover(issuer: string, signal: AbortSignal): Promise<string> {
   const { origin, pathname } = new URL(issuer)
   const path = pathname.replace(/\/$/, '')
   const ask = (url: string) => fetchJson(origin + url, Description, signal)
-  const found = await ask(`${path}/.well-known/openid-configuration`).catch(() =>
-    ask(`/.well-known/oauth-authorization-server${path}`),
-  )
+  const openId = ask(`${path}/.well-known/openid-configuration`)
+  const found = await openId.catch(() => ask(`/.well-known/oauth-authorization-server${path}`))
   if (found.issuer !== issuer) throw new Error(`the issuer calls itself ${found.issuer}`)
   return found.jwks_uri
 }
