@@ -29,14 +29,14 @@ const VISIBLE_PATTERN = `^([^${NO_END}][^${CONTROL}]*)?[^${UNSEEN}]([^${CONTROL}
 const bounded = (schema: z.ZodString, maximum: number) =>
   schema.max(UNITS_MAX * maximum, atMost(maximum)).refine((value) => !/[\p{Cc}\p{Cs}]/u.test(value), UNPRINTABLE)
 
-/** Whether there is something to see. U+2800 is a Braille cell without dots. */
-const isVisible = (value: string) => /[^\s\u2800\p{Default_Ignorable_Code_Point}]/u.test(value)
+/** Something to see. U+2800 is a Braille cell without dots. */
+const VISIBLE = /[^\s\u2800\p{Default_Ignorable_Code_Point}]/u
 
 /** Text of 1 to `maximum` characters, at least one of them visible, in normal form C. */
 export const plainText = (maximum: number) =>
   bounded(text, maximum)
     .normalize('NFC')
-    .refine(isVisible, { error: 'must have a visible character', abort: true })
+    .regex(VISIBLE, { error: 'must have a visible character', abort: true })
     .refine((value) => value === value.trim(), 'must not start or end with white space')
     .refine(lengthUpTo(maximum), atMost(maximum))
     .meta({ minLength: 1, maxLength: maximum, pattern: VISIBLE_PATTERN })
