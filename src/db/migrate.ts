@@ -113,18 +113,16 @@ async function apply(sql: postgres.Sql, migrations: MigrationMeta[]) {
   return missing.length === 0 ? 'The database is up to date.' : `Migrations applied: ${missing.length}.`
 }
 
-// postgres.js would take a dot in a name for a schema's.
-const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`
-
 /**
  * Creates the role that the API logs in as if it is missing, and gives it this password and its rights.
  * The API may use the rows of the tables, where the migrations made them, and change nothing else: neither tables nor
  * migrations. Its time-outs are defaults of its role, because a pooler refuses them as options of the connection.
  */
 async function grantApiRole(sql: postgres.Sql, { user, password, deadlineMs }: NonNullable<MigrateOptions['api']>) {
-  const [place] = await sql`select current_database() as name, coalesce(current_schema(), 'public') as schema`
-  const [role, database, schema] = [user, String(place?.name), String(place?.schema)].map(quoted)
-  const [found] = await sql`select 1 from pg_roles where rolname = ${user}`
+  // Quoted by PostgreSQL: postgres.js would take a dot in a name for a schema's.
+  const [{ role, database, schema, found } = {}] = await sql`select quote_ident(${user}) as role,
+    quote_ident(current_database()) as database, quote_ident(coalesce(current_schema(), 'public')) as schema,
+    exists (select from pg_roles where rolname = ${user}) as found`
   if (!found) await sql.unsafe(`create role ${role} login`)
   await sql.unsafe(`alter role ${role} login password '${scramVerifier(password)}'`)
   for (const setting of [`search_path = ${schema}`, ...serverTimeouts(deadlineMs)]) {
