@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto'
-import { errors, type JWTPayload, jwtVerify } from 'jose'
+import { errors, jwtVerify } from 'jose'
 import type { AuthOptions, TokenRules } from '../config.ts'
 import { TokenRefused } from '../http/auth.ts'
 import type { Identity } from '../http/env.ts'
@@ -27,10 +27,6 @@ function refuse(error: unknown): never {
 
 const isName = (value: unknown): value is string => typeof value === 'string' && NAME.test(value)
 
-/** The scopes that a token names, as a text (RFC 9068) or as a list. */
-const scopesIn = ({ scope, scp }: JWTPayload) =>
-  [scope, scp].flat().flatMap((words) => (typeof words === 'string' ? words.split(' ') : []))
-
 /** What a token says, and when it ends, in ms since 1970. */
 export type Verified = Identity & { scopes: readonly string[]; until: number }
 
@@ -44,13 +40,15 @@ function createVerifier(rules: TokenRules, known: string[], tell: Tell) {
   async function check(token: string): Promise<Verified> {
     if (!COMPACT.test(token)) throw new TokenRefused('The token is not a JWT.')
     const { payload, protectedHeader } = await jwtVerify(token, getKey, { algorithms: ALGORITHMS, ...claims })
-    const { sub, email, exp = 0 } = payload
+    const { sub, email, exp = 0, scope, scp } = payload
     const { typ = '' } = protectedHeader
     // "application/" may be left out (RFC 7515, section 4.1.9).
     if (!types.includes(typ.toLowerCase().replace(/^application\//, ''))) throw unfit('typ')
     if (!isName(sub)) throw unfit('sub')
+    // The scopes that it names, as a text (RFC 9068) or as a list.
+    const named = [scope, scp].flat().flatMap((words) => (typeof words === 'string' ? words.split(' ') : []))
     // In words of our own: a part of the token's text would keep all of it in memory.
-    const scopes = rules.scopes ?? known.filter((scope) => scopesIn(payload).includes(scope))
+    const scopes = rules.scopes ?? known.filter((name) => named.includes(name))
     return { issuer, subject: sub, person: isName(email) ? email : sub, scopes, until: (exp + CLOCK_SKEW_S) * 1000 }
   }
 
