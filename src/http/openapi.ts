@@ -99,8 +99,6 @@ function describe({ resources, ...config }: OpenApiOptions) {
 /** `/openapi.json`: OpenAPI 3.1, made when it is first asked for. */
 export function openApi(options: OpenApiOptions) {
   let description: ReturnType<typeof describe> | undefined
-  return new Hono<Env>().get('/openapi.json', (c) => {
-    description ??= describe(options)
-    return json(c, description, 200)
-  })
+  const described = () => (description ??= describe(options))
+  return new Hono<Env>().get('/openapi.json', (c) => json(c, described(), 200))
 }
