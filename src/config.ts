@@ -168,7 +168,7 @@ export type TokenRules = NonNullable<AuthOptions['tokens' | 'iap']>
 
 /** Whose tokens are taken, and for what; undefined where nobody needs one. */
 function authOf(s: z.output<typeof Settings>, given: object) {
-  const { AUTH_ISSUER: issuer, AUTH_AUDIENCE: audience, AUTH_IAP_AUDIENCE: iapAudience } = s
+  const { AUTH_ISSUER: issuer, AUTH_AUDIENCE: audience, AUTH_JWKS_URL: jwksUrl, AUTH_IAP_AUDIENCE: iapAudience } = s
   if (issuer && !audience) throw new ConfigError('AUTH_ISSUER needs AUTH_AUDIENCE.')
   if (audience && !issuer) throw new ConfigError('AUTH_AUDIENCE needs AUTH_ISSUER.')
   const named = settings.find(({ name }) => name.startsWith('AUTH_') && name in given)
@@ -176,8 +176,7 @@ function authOf(s: z.output<typeof Settings>, given: object) {
   if (!issuer && !iapAudience) throw new ConfigError(`${named.name} needs AUTH_ISSUER or AUTH_IAP_AUDIENCE.`)
   const { AUTH_READ_SCOPE: readScope, AUTH_WRITE_SCOPE: writeScope } = s
   const types = s.AUTH_TOKEN_TYPE === 'JWT' ? ['jwt', 'at+jwt'] : ['at+jwt']
-  const tokens =
-    issuer && audience ? { issuer, audience, jwksUrl: s.AUTH_JWKS_URL, types, scopes: undefined } : undefined
+  const tokens = issuer && audience ? { issuer, audience, jwksUrl, types, scopes: undefined } : undefined
   const iapScopes = s.AUTH_IAP_SCOPES?.split(' ') ?? [readScope]
   const ofIap = { issuer: s.AUTH_IAP_ISSUER, jwksUrl: s.AUTH_IAP_JWKS_URL, types: ['jwt'], scopes: iapScopes }
   const iap = iapAudience ? { audience: iapAudience, ...ofIap } : undefined
