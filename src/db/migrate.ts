@@ -59,12 +59,10 @@ async function attempt(address: Address, migrations: MigrationMeta[], api: Migra
 
 /** @throws when the server lacks what the migrations use: `casefold` came with PostgreSQL 18, and needs Unicode */
 async function checkServer(sql: postgres.Sql) {
-  const [server] = await sql`select current_setting('server_version_num')::int as number,
+  const [{ number, version, encoding } = {}] = await sql`select current_setting('server_version_num')::int as number,
     current_setting('server_version') as version, current_setting('server_encoding') as encoding`
-  if (server?.number >= MIN_VERSION && server?.encoding === 'UTF8') return
-  throw new Error(
-    `PostgreSQL 18 or newer with the encoding UTF8 is needed, and this is ${server?.version} with ${server?.encoding}.`,
-  )
+  if (number >= MIN_VERSION && encoding === 'UTF8') return
+  throw new Error(`PostgreSQL 18 or newer with the encoding UTF8 is needed, and this is ${version} with ${encoding}.`)
 }
 
 /** Throws the error with a sentence for the operator; as it is if it tells neither of a statement nor of the connection. */
@@ -98,9 +96,8 @@ async function apply(sql: postgres.Sql, migrations: MigrationMeta[]) {
   }
   const rows = await sql`select created_at from drizzle.__drizzle_migrations`
   const applied = rows.map(({ created_at }) => Number(created_at))
-  const newest = Math.max(0, ...applied)
   const missing = migrations.filter(({ folderMillis }) => !applied.includes(folderMillis))
-  if (missing.some(({ folderMillis }) => folderMillis < newest)) {
+  if (missing.some(({ folderMillis }) => applied.some((later) => folderMillis < later))) {
     throw new Error('A migration is older than one that the database has had: remove it and generate it anew.')
   }
   // A release that was rolled back: the one before works with a newer database too.
