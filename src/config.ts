@@ -169,11 +169,10 @@ export type TokenRules = NonNullable<AuthOptions['tokens' | 'iap']>
 /** Whose tokens are taken, and for what; undefined where nobody needs one. */
 function authOf(s: z.output<typeof Settings>, given: object) {
   const { AUTH_ISSUER: issuer, AUTH_AUDIENCE: audience, AUTH_JWKS_URL: jwksUrl, AUTH_IAP_AUDIENCE: iapAudience } = s
-  if (issuer && !audience) throw new ConfigError('AUTH_ISSUER needs AUTH_AUDIENCE.')
-  if (audience && !issuer) throw new ConfigError('AUTH_AUDIENCE needs AUTH_ISSUER.')
   const named = settings.find(({ name }) => name.startsWith('AUTH_') && name in given)
   if (!named) return undefined
   if (!issuer && !iapAudience) throw new ConfigError(`${named.name} needs AUTH_ISSUER or AUTH_IAP_AUDIENCE.`)
+  if (!issuer !== !audience) throw new ConfigError('AUTH_ISSUER and AUTH_AUDIENCE go together.')
   const { AUTH_READ_SCOPE: readScope, AUTH_WRITE_SCOPE: writeScope } = s
   const types = s.AUTH_TOKEN_TYPE === 'JWT' ? ['jwt', 'at+jwt'] : ['at+jwt']
   const tokens = issuer && audience ? { issuer, audience, jwksUrl, types, scopes: undefined } : undefined
