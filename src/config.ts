@@ -46,9 +46,8 @@ const https = z.url({ protocol: /^https$/ })
 const localHttp = z.url({ protocol: /^http$/, hostname: /^(localhost|127(\.\d+){3}|\[::1\])$/ })
 /** Where nobody on the way can change what comes from there. */
 export const secureUrl = z.union([https, localHttp], 'must be a URL with https; http is only for this machine')
-/** Scopes, with spaces between them (RFC 6749, section 3.3). */
-const scopes = z.string().regex(/^[!#-[\]-~]+( [!#-[\]-~]+)*$/, 'must be scopes, with one space between two')
-const scope = scopes.regex(/^\S+$/, 'must be one scope')
+/** A scope (RFC 6749, section 3.3). */
+const scope = z.string().regex(/^[!#-[\]-~]+$/, 'has a character that no scope may have')
 /** Whether it is as browsers send it (RFC 6454, section 6.2). URLs may have a * in their host. */
 const isOrigin = (text: string) => /^https?:[^*]+$/.test(text) && URL.parse(text)?.origin === text
 const origin = z.string().refine(isOrigin, 'must be origins without a path, such as https://app.example')
@@ -120,7 +119,7 @@ const Settings = z.object({
   AUTH_IAP_AUDIENCE: text.describe("`aud` of Identity-Aware Proxy's assertions; none are taken if unset"),
   AUTH_IAP_ISSUER: z.string().default('https://cloud.google.com/iap').describe('Issuer of the assertions'),
   AUTH_IAP_JWKS_URL: secureUrl.default('https://www.gstatic.com/iap/verify/public_key-jwk').describe('URL of its keys'),
-  AUTH_IAP_SCOPES: scopes.optional().describe('Scopes of who comes through it; only AUTH_READ_SCOPE if unset'),
+  AUTH_IAP_SCOPES: listOf(scope).describe('Scopes of who comes through it; only AUTH_READ_SCOPE if unset'),
 
   // OpenTelemetry's own variables, as far as its packages leave them to us: they read the others.
   OTEL_EXPORTER_OTLP_ENDPOINT: url.optional().describe('Collector that takes spans; there are none if unset'),
@@ -173,10 +172,9 @@ function authOf(s: z.output<typeof Settings>, given: object) {
   if (!named) return undefined
   if (!issuer && !iapAudience) throw new ConfigError(`${named.name} needs AUTH_ISSUER or AUTH_IAP_AUDIENCE.`)
   if (!issuer !== !audience) throw new ConfigError('AUTH_ISSUER and AUTH_AUDIENCE go together.')
-  const { AUTH_READ_SCOPE: readScope, AUTH_WRITE_SCOPE: writeScope } = s
+  const { AUTH_READ_SCOPE: readScope, AUTH_WRITE_SCOPE: writeScope, AUTH_IAP_SCOPES: iapScopes = [readScope] } = s
   const types = s.AUTH_TOKEN_TYPE === 'JWT' ? ['jwt', 'at+jwt'] : ['at+jwt']
   const tokens = issuer && audience ? { issuer, audience, jwksUrl, types, scopes: undefined } : undefined
-  const iapScopes = s.AUTH_IAP_SCOPES?.split(' ') ?? [readScope]
   const ofIap = { issuer: s.AUTH_IAP_ISSUER, jwksUrl: s.AUTH_IAP_JWKS_URL, types: ['jwt'], scopes: iapScopes }
   const iap = iapAudience ? { audience: iapAudience, ...ofIap } : undefined
   return { readScope, writeScope, tokens, iap }
