@@ -11,8 +11,6 @@ import { type Problem, problemFor, TITLES } from './problem.ts'
 
 const { name, version } = packageJson
 
-export type Html = ReturnType<typeof html>
-
 const HEADERS = {
   'Content-Type': 'text/html; charset=utf-8',
   // Pages load nothing but our own files; Swagger UI has pictures in its style sheet.
@@ -34,7 +32,7 @@ export const wantsHtml = (c: Context) =>
  * Answers with a page: the frame that all share, around `content`, which has the landmark `main`. The client asks for none,
  * so they have no part in its types.
  */
-export async function page(c: Context<Env>, title: string, content: Html, problem?: Problem) {
+export async function page(c: Context<Env>, title: string, content: ReturnType<typeof html>, problem?: Problem) {
   const icon = assetPath('icon.svg')
   const person = c.get('identity')?.person
   const text = await html`<!doctype html>

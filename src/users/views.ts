@@ -1,5 +1,5 @@
 import { html } from 'hono/html'
-import { type Html, sentencesOf } from '../http/page.ts'
+import { sentencesOf } from '../http/page.ts'
 import type { Problem } from '../http/problem.ts'
 import { FIELDS, type User } from './schemas.ts'
 
@@ -22,7 +22,7 @@ export type Values = Partial<Record<Name | 'etag', string>>
 export type Form = { values: Values; problem?: Problem | undefined; stored?: Values }
 
 /** A field, and what is wrong with it. It is not of the type email, in which browsers rewrite what is typed. */
-function input(name: Name, { values, problem, stored }: Form, attribute = ''): Html {
+function input(name: Name, { values, problem, stored }: Form, attribute = '') {
   const label = LABELS[name]
   const fault =
     stored && stored[name] !== values[name]
@@ -38,7 +38,7 @@ function input(name: Name, { values, problem, stored }: Form, attribute = ''): H
 }
 
 /** A form on a card of its own. What is wrong with a field stands there, all else above. */
-export function formView(name: FormName, form: Form): Html {
+export function formView(name: FormName, form: Form) {
   const { title, button } = FORMS[name]
   const { values, problem } = form
   return html`<main class="card narrow">
@@ -74,7 +74,7 @@ const lookUp = (name: Name, values: Values) =>
 </form>`
 
 /** A page of the list. `query` is what asked for it, `next` the path of the page after it, `open` whether nobody has to log in. */
-export function listView(users: User[], next: string | null, query: Record<string, string>, open: boolean): Html {
+export function listView(users: User[], next: string | null, query: Record<string, string>, open: boolean) {
   const isPart = Object.keys(query).length > 0
   const none = html`<p class="empty">${isPart ? 'No user was found.' : 'There are no users yet.'}</p>`
   const order = query.usernamePrefix ? 'username' : 'the time when they were added'
