@@ -243,6 +243,12 @@ describe('with authentication', () => {
     expect(secured.info.description).not.toContain('no authentication')
   })
 
+  test('says that a call without a way in of its own needs none, as it does without authentication', async () => {
+    expect((await of(tokens)).security).toEqual([])
+    const open = openApi({ ...parseConfig({}), resources: [describeUsers] })
+    expect(await (await open.request('/openapi.json')).json()).toMatchObject({ security: [] })
+  })
+
   test.each([
     [tokens, ['accessToken']],
     [iap, ['iap']],
