@@ -4,6 +4,7 @@
  *
  * The cluster needs the operator CloudNativePG, 1.30 or newer.
  */
+import { loadavg } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { apiPods, apply, deleteNamespace, get, hurry, kubectl, reachable, until } from './kubectl.ts'
@@ -14,8 +15,8 @@ const READERS = 4
 /** What a client waits after an answer. */
 const WRITER_PAUSE_MS = 200
 const READER_PAUSE_MS = 50
-/** Longest time that a reader is without an answer: one second, where the machine has time for it. */
-const READS_AWAY_S = 3
+/** Longest time that a reader is without an answer. Others who use the machine make it longer. */
+const readsAwayS = () => Math.max(1, loadavg()[0] ?? 0)
 /** Of four pods, by DB_CONNECTIONS and MAX_STREAMS. */
 const CONNECTIONS_MAX = 4 * (9 + 4)
 const HEALTHY = 'Cluster in healthy state'
@@ -152,7 +153,7 @@ async function expectAway(writesS: number, fail: (before: Status) => Promise<(no
   console.log(`  ${title}: three servers are healthy after ${((performance.now() - begun) / 1000).toFixed()} s`)
   const awayS = noticed(title, begun)
   expect(awayS.write).toBeLessThanOrEqual(writesS)
-  expect(Math.max(awayS.get, awayS.page)).toBeLessThanOrEqual(READS_AWAY_S)
+  expect(Math.max(awayS.get, awayS.page)).toBeLessThanOrEqual(readsAwayS())
   expect(await apiState(), 'API pods').toEqual(pods)
 }
 
@@ -266,7 +267,7 @@ test('without a standby writes get 503 at once and reads go on; with one all is 
   console.log(`  ${title}: ${backends} connections; all is well ${wellMs.toFixed()} ms after one is there`)
   expect(backends).toBeLessThanOrEqual(CONNECTIONS_MAX)
   expect(wellMs).toBeLessThan(3000)
-  expect(Math.max(awayS.get, awayS.page)).toBeLessThanOrEqual(READS_AWAY_S)
+  expect(Math.max(awayS.get, awayS.page)).toBeLessThanOrEqual(readsAwayS())
   expect(await apiState(), 'API pods').toEqual(pods)
 })
 
