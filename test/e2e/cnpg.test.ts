@@ -4,9 +4,9 @@
  *
  * The cluster needs the operator CloudNativePG, 1.30 or newer.
  */
-import { loadavg } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { slowness } from '../machine.ts'
 import { apiPods, apply, deleteNamespace, get, hurry, kubectl, reachable, until } from './kubectl.ts'
 import { allUsers } from './load.ts'
 
@@ -15,8 +15,8 @@ const READERS = 4
 /** What a client waits after an answer. */
 const WRITER_PAUSE_MS = 200
 const READER_PAUSE_MS = 50
-/** Longest time that a reader is without an answer. Others who use the machine make it longer. */
-const readsAwayS = () => Math.max(1, loadavg()[0] ?? 0)
+/** Longest time that a reader is without an answer: a second, or up to three where others use the machine. */
+const readsAwayS = () => Math.min(3, slowness())
 /** Of four pods, by DB_CONNECTIONS and MAX_STREAMS. */
 const CONNECTIONS_MAX = 4 * (9 + 4)
 const HEALTHY = 'Cluster in healthy state'

@@ -1,7 +1,7 @@
-import { availableParallelism, loadavg } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect, onTestFinished, test } from 'vitest'
 import { startApi } from '../api.ts'
+import { slowness } from '../machine.ts'
 import { startReplication } from '../replication.ts'
 
 const MAX_LAG_MS = 3000
@@ -10,9 +10,6 @@ const WRITERS = 4
 const USERS_OF_A_WRITER = 20
 /** The longest wait of a read while either server answers, on a machine that nobody else uses. */
 const MAX_WAIT_MS = 1000
-
-/** How much slower than such a machine this one is. */
-const slowness = () => Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
 
 /** A change of a user: the version of its email, or none where it was deleted. Times are those of performance.now(). */
 type Change = { version: number | undefined; begun: number; done: number }

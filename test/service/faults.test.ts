@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { rmSync } from 'node:fs'
-import { availableParallelism, loadavg, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import postgres from 'postgres'
@@ -9,13 +9,14 @@ import { type Postgres, startPostgres } from '../../dev/postgres.ts'
 import { migrate } from '../../src/db/migrate.ts'
 import { type Api, startApi } from '../api.ts'
 import { addressOf } from '../database.ts'
+import { slowness } from '../machine.ts'
 import { type Pooler, startPooler } from '../pooler/pgbouncer.ts'
 import { ROOT } from '../process.ts'
 import { type FaultyNetwork, startProxy } from '../proxy.ts'
 
 const DEADLINE_MS = 2000
 /** What a machine may add to any wait: the more, the more others use it. */
-const SLACK_MS = 1500 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
+const SLACK_MS = 1500 * slowness()
 const pooled = inject('throughPooler') ?? false
 /** Behind a pooler, a database that is gone looks like one that is silent: the pooler itself still takes connections. */
 const KNOWN_GONE_MS = SLACK_MS + (pooled ? DEADLINE_MS : 0)

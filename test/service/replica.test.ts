@@ -1,14 +1,14 @@
-import { availableParallelism, loadavg } from 'node:os'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test } from 'vitest'
 import { type Api, startApi } from '../api.ts'
+import { slowness } from '../machine.ts'
 import { startProxy } from '../proxy.ts'
 import { type Server, startReplication } from '../replication.ts'
 import { logLines, sampleOf, serve } from '../service.ts'
 
 const MAX_LAG_MS = 1000
 /** The longest wait of a read while either server answers. Others who use the machine make it longer. */
-const MAX_WAIT_MS = 1000 * Math.max(1, (loadavg()[0] ?? 0) / availableParallelism())
+const MAX_WAIT_MS = 1000 * slowness()
 
 let pair: Awaited<ReturnType<typeof startReplication>>
 let api: Api
