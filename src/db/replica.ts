@@ -32,7 +32,7 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
   /** The primary's positions, the newest first, each with the time just before it was asked for. */
   let positions: { at: number; position: number }[] = []
   let replica: Pool | undefined
-  /** Since when the primary has been away. Nothing is written until it tells its position again. */
+  /** Since when the primary has been away: until it tells its position again, a replica counts as late as it was then. */
   let awaySince: number | undefined
   /** Until when the primary has all pages; 0 while the replica answers. */
   let restsUntil = 0

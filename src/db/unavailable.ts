@@ -14,22 +14,24 @@ export class DatabaseUnavailable extends Error {
     super(message, { cause })
     this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
-    this.isMomentary = cause instanceof postgres.PostgresError && MOMENTARY.test(stateOf(cause))
+    this.isMomentary = cause instanceof postgres.PostgresError && isMomentary(cause)
   }
 }
 
 /**
  * SQLSTATEs of transient conditions: connection (08), transaction rollback (40), resources (53), object not in
  * the needed state (55), operator intervention (57), system error (58), and a read-only transaction, as on a
- * primary that was demoted (25006). PostgreSQL, appendix A. The routines find that a migration made a prepared
- * statement invalid, before it is carried out.
+ * primary that was demoted (25006). PostgreSQL, appendix A.
  */
-const TRANSIENT = /^(08|40|53|55|57|58|25006)|RevalidateCachedQuery|FetchPreparedStatement/
+const TRANSIENT = /^(08|40|53|55|57|58|25006)/
 /** Of these, the ones that end the session. */
 const ENDING = /^(08|57P0)/
-/** Of these, the ones that concern what others do, and not the database: a deadlock, a lock that took too long, a migration. */
-const MOMENTARY = /^(40|55P03)|RevalidateCachedQuery|FetchPreparedStatement/
-const stateOf = ({ code, routine }: postgres.PostgresError) => `${code} ${routine}`
+/** Of these, the ones that concern what others have locked, and not the database: a deadlock, a lock that took too long. */
+const OF_A_LOCK = /^(40|55P03)/
+/** PostgreSQL finds here that a migration made a prepared statement invalid, before it carries it out. */
+const STALE_ROUTINES = ['RevalidateCachedQuery', 'FetchPreparedStatement']
+const isMomentary = ({ code, routine }: postgres.PostgresError) =>
+  OF_A_LOCK.test(code) || STALE_ROUTINES.includes(routine)
 /** Codes of postgres.js and of Node's sockets, not of mistakes in a call (ERR_INVALID_ARG_TYPE). */
 const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)[A-Z_]+$)/
 
@@ -37,7 +39,7 @@ const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)
 export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   if (error instanceof DatabaseUnavailable) return error
   if (error instanceof postgres.PostgresError) {
-    if (!TRANSIENT.test(stateOf(error))) return undefined
+    if (!TRANSIENT.test(error.code) && !isMomentary(error)) return undefined
     return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
   const isLost = error instanceof Error && 'code' in error && CONNECTION_LOST.test(String(error.code))

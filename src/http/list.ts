@@ -33,7 +33,7 @@ export const textAfter = (cursor: string | undefined): string =>
   cursor === undefined ? '' : placeOf(cursor, /^2:(\P{Cc}+)$/u)
 
 /** A parameter of a query, as text. */
-export const queryText = (what: string) => z.string({ error: `must be given once, as ${what}` })
+const queryText = (what: string) => z.string({ error: `must be given once, as ${what}` })
 
 const numberUpTo = (maximum: number) =>
   queryText('a number')
