@@ -255,10 +255,10 @@ test('a stop waits for its log to be read, and ends with 1 if it is not', async 
     const [code] = await once(api.process, 'exit')
     api.process.stdout?.resume()
     await api.exited
-    return code
+    return [code, api.output().includes('lines of the log were lost')]
   }
-  expect(await ended(true)).toBe(0)
-  expect(await ended(false)).toBe(1)
+  expect(await ended(true)).toEqual([0, true])
+  expect(await ended(false)).toEqual([1, false])
 })
 
 test('it is written whatever LOG_LEVEL is', async () => {

@@ -44,7 +44,9 @@ export function openOutput() {
     /** Waits until the lines are written, but not for long; tells whether they are. Nothing can be written afterwards. */
     end(timeoutMs = 0): Promise<boolean> {
       const closed = new Promise<boolean>((resolve) => stream.once('close', () => resolve(true)))
-      stream.end()
+      // A stream that is ending does not tell that all is written, and lines that were lost would never be told of.
+      if (waiting > 0) stream.once('drain', () => stream.end()).flush()
+      else stream.end()
       return Promise.race([closed, sleep(Math.max(timeoutMs, END_TIMEOUT_MS), false)])
     },
   }
