@@ -136,11 +136,12 @@ export async function connect({ address, ...options }: ConnectionOptions) {
 }
 
 /**
- * Runs a statement, prepared by name on its first use on this connection. Only one may run on it at a time.
+ * Runs a statement, prepared by name on its first use on this connection, or for this time alone. Only one may run on it
+ * at a time.
  * @throws postgres.PostgresError when the database refuses it; an error of the driver when the connection is lost
  */
-export async function run(sql: postgres.Sql, text: string, parameters: readonly Parameter[]): Promise<Row[]> {
-  const rows: postgres.ValuesRowList<Row[]> = await sql.unsafe<Row[]>(text, [...parameters], { prepare: true }).values()
+export async function run(sql: postgres.Sql, text: string, parameters: readonly Parameter[], prepare = true) {
+  const rows: postgres.ValuesRowList<Row[]> = await sql.unsafe<Row[]>(text, [...parameters], { prepare }).values()
   // postgres.js counts rows anew only after a statement that succeeded.
   if (rows.length !== rows.count) throw new Error(`PostgreSQL sent ${rows.count} rows, and ${rows.length} were read.`)
   return rows

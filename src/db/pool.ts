@@ -58,6 +58,7 @@ type Work = {
   use: Use
   text: string
   parameters: readonly Parameter[]
+  prepare: boolean
   until: number
   source: Source | undefined
   /** When it was asked for. */
@@ -262,7 +263,7 @@ export function createPool(options: PoolOptions) {
     const end = (errorType?: string) =>
       events.emit('statement', work.text, performance.now() - link.since, work.spans ?? [], errorType)
     try {
-      const rows = await run(link.sql, work.text, work.parameters)
+      const rows = await run(link.sql, work.text, work.parameters, work.prepare)
       end()
       hear()
       work.resolve(rows)
@@ -304,8 +305,8 @@ export function createPool(options: PoolOptions) {
 
   /**
    * Runs a statement until `latest`, a time of performance.now(), but for `deadlineMs` at most. A read is sent again if its
-   * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock or migrate. A read that others may
-   * answer is given up when this server falls silent.
+   * connection is lost, up to `READ_ATTEMPTS` in all, and while others hold a lock. Any statement is sent again that a
+   * migration made invalid, for it was not carried out. A read that others may answer is given up when this server falls silent.
    * @throws DatabaseUnavailable when there is no answer: a write that was 'lost' may have been carried out
    * @throws postgres.PostgresError when the database refuses the statement; TypeError for a wrong parameter
    */
@@ -313,13 +314,14 @@ export function createPool(options: PoolOptions) {
     if (!parameters.every(isParameter)) throw new TypeError('Only text, numbers, booleans and null can be sent.')
     const start = performance.now()
     const until = Math.min(latest, start + deadlineMs)
+    let prepare = true
     for (let attempt = 1; ; attempt++) {
       try {
         const reason = refusal({ use, until, source })
         if (reason) throw reason
         const [since, spans] = [performance.now(), requestSpans.getStore()]
         const rows = await new Promise<Row[]>((resolve, reject) => {
-          waiting[use].add({ use, text, parameters, until, source, since, spans, resolve, reject })
+          waiting[use].add({ use, text, parameters, prepare, until, source, since, spans, resolve, reject })
           dispatch()
         })
         if (use === 'write') noteWrite(start)
@@ -328,8 +330,11 @@ export function createPool(options: PoolOptions) {
         if (!(error instanceof DatabaseUnavailable)) throw error
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
-        const repeatable = error.isMomentary || (error.reached === 'lost' && attempt < READ_ATTEMPTS)
-        if (use !== 'write' && repeatable && performance.now() < until - SEND_MARGIN_MS) continue
+        const isStale = error.isMomentary && error.reached === 'unsent'
+        // A pooler's connections keep what a migration made invalid: the next attempt does without.
+        if (isStale) prepare = false
+        const isPassing = error.isMomentary || (error.reached === 'lost' && attempt < READ_ATTEMPTS)
+        if ((isStale || (use !== 'write' && isPassing)) && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') noteWrite(start, error)
         throw error
       }

@@ -14,7 +14,7 @@ export class DatabaseUnavailable extends Error {
     super(message, { cause })
     this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
-    this.isMomentary = cause instanceof postgres.PostgresError && isMomentary(cause)
+    this.isMomentary = cause instanceof postgres.PostgresError && (isStale(cause) || OF_A_LOCK.test(cause.code))
   }
 }
 
@@ -30,8 +30,7 @@ const ENDING = /^(08|57P0)/
 const OF_A_LOCK = /^(40|55P03)/
 /** PostgreSQL finds here that a migration made a prepared statement invalid, before it carries it out. */
 const STALE_ROUTINES = ['RevalidateCachedQuery', 'FetchPreparedStatement']
-const isMomentary = ({ code, routine }: postgres.PostgresError) =>
-  OF_A_LOCK.test(code) || STALE_ROUTINES.includes(routine)
+const isStale = ({ routine }: postgres.PostgresError) => STALE_ROUTINES.includes(routine)
 /** Codes of postgres.js and of Node's sockets, not of mistakes in a call (ERR_INVALID_ARG_TYPE). */
 const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)[A-Z_]+$)/
 
@@ -39,7 +38,8 @@ const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)
 export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   if (error instanceof DatabaseUnavailable) return error
   if (error instanceof postgres.PostgresError) {
-    if (!TRANSIENT.test(error.code) && !isMomentary(error)) return undefined
+    if (isStale(error)) return new DatabaseUnavailable(error.message, 'unsent', error)
+    if (!TRANSIENT.test(error.code)) return undefined
     return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
   const isLost = error instanceof Error && 'code' in error && CONNECTION_LOST.test(String(error.code))
