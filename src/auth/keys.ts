@@ -20,7 +20,7 @@ const ALGORITHM_OF: Record<string, string> = { RSA: 'RS256', EC: 'ES256', OKP: '
 /** What is no key is left out (RFC 7517, section 5). */
 const Key = z.looseObject({ kty: z.string(), alg: z.string().optional() }).catch({ kty: '' })
 const KeySet = z.object({ keys: z.array(Key) })
-const Description = z.object({ issuer: z.string(), jwks_uri: secureUrl })
+const Description = z.object({ issuer: z.string(), jwks_uri: secureUrl() })
 
 /** Called with the reason when an issuer's keys cannot be loaded, and without when they can be again. */
 export type Tell = (issuer: string, failure?: string) => void
