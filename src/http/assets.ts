@@ -1,7 +1,6 @@
 import { hash } from 'node:crypto'
 import { existsSync, readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { serveStatic } from '@hono/node-server/serve-static'
 import type { Handler } from 'hono'
 import type { Env } from './env.ts'
 
@@ -38,5 +37,7 @@ export const serveAsset: Handler<Env> = async (c, next) => {
   c.header('Cache-Control', c.req.path === assetPath(name) ? 'public, max-age=31536000, immutable' : 'no-cache')
   c.header('X-Content-Type-Options', 'nosniff')
   c.header('X-Request-Id', c.get('requestId'))
+  // Loaded by the first who asks for a file: a start does not pay for it.
+  const { serveStatic } = await import('@hono/node-server/serve-static')
   return serveStatic<Env>({ path: fileOf(name), precompressed: true })(c, next)
 }

@@ -4,10 +4,6 @@ import packageJson from '../../package.json' with { type: 'json' }
 import type { Config } from '../config.ts'
 import { json } from './answer.ts'
 import type { Env } from './env.ts'
-// What needs no code: the health paths, headers, parameters, and the answers of failures.
-import base from './openapi.json' with { type: 'json' }
-// The paths of any resource, with $item for its name.
-import resource from './openapi-resource.json' with { type: 'json' }
 
 type Fields = z.ZodObject<Record<string, z.ZodType>>
 
@@ -68,7 +64,11 @@ function schemaOf(fields: Fields, changes = {}) {
   return schema
 }
 
-function describe({ resources, ...config }: OpenApiOptions) {
+async function describe({ resources, ...config }: OpenApiOptions) {
+  // What needs no code: the health paths, headers, parameters, and the answers of failures.
+  const { default: base } = await import('./openapi.json', { with: { type: 'json' } })
+  // The paths of any resource, with $item for its name.
+  const { default: resource } = await import('./openapi-resource.json', { with: { type: 'json' } })
   const { name: title, version, description: summary, license } = packageJson
   const { info, paths, components } = filled(base, { $maxBodyBytes: config.MAX_BODY_BYTES }, config)
   const resourcePaths = {}
@@ -100,5 +100,5 @@ function describe({ resources, ...config }: OpenApiOptions) {
 export function openApi(options: OpenApiOptions) {
   let description: ReturnType<typeof describe> | undefined
   const described = () => (description ??= describe(options))
-  return new Hono<Env>().get('/openapi.json', (c) => json(c, described(), 200))
+  return new Hono<Env>().get('/openapi.json', async (c) => json(c, await described(), 200))
 }
