@@ -45,8 +45,7 @@ export function openOutput() {
     end(timeoutMs = 0): Promise<boolean> {
       const closed = new Promise<boolean>((resolve) => stream.once('close', () => resolve(true)))
       // A stream that is ending does not tell that all is written, and lines that were lost would never be told of.
-      if (waiting > 0) stream.once('drain', () => stream.end()).flush()
-      else stream.end()
+      stream.once('drain', () => stream.end()).flush()
       return Promise.race([closed, sleep(Math.max(timeoutMs, END_TIMEOUT_MS), false)])
     },
   }
