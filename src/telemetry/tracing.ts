@@ -3,7 +3,7 @@ import * as otel from '@opentelemetry/api'
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http'
 import * as resources from '@opentelemetry/resources'
 import * as sdk from '@opentelemetry/sdk-trace'
-import { createMiddleware } from 'hono/factory'
+import type { MiddlewareHandler } from 'hono'
 import packageJson from '../../package.json' with { type: 'json' }
 import { events, requestSpans } from '../events.ts'
 import { type Env, methodOf, parseTraceparent, routeOf } from '../http/env.ts'
@@ -40,7 +40,7 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
   const tracer = provider.getTracer(name)
   const within = (parent: otel.SpanContext) => otel.trace.setSpanContext(otel.ROOT_CONTEXT, parent)
 
-  const middleware = createMiddleware<Env>(async function traceRequest(c, next) {
+  const middleware: MiddlewareHandler<Env> = async function traceRequest(c, next) {
     const parent = parseTraceparent(c.req.header('traceparent'))
     const attributes = { 'http.request.method': methodOf(c), 'url.scheme': 'http' }
     const span = tracer.startSpan(methodOf(c), { kind: otel.SpanKind.SERVER, attributes }, parent && within(parent))
@@ -49,7 +49,7 @@ export function startTracing({ ratio, parentBased }: { ratio: number; parentBase
     span.updateName([methodOf(c).replace('_OTHER', 'HTTP'), route].filter(Boolean).join(' '))
     span.setAttributes({ 'http.route': route || undefined, 'http.response.status_code': status })
     end(span, status >= 500 ? String(status) : undefined)
-  })
+  }
 
   // A statement belongs to the first request that shared it. The others are linked to it.
   events.on('statement', (text, ms, spans, errorType) => {

@@ -19,7 +19,7 @@ test(`the process is killed ${KILLS} times amid POSTs: every 201 is in the datab
   // It says that .js is a module.
   cpSync(`${ROOT}package.json`, join(folder, 'package.json'))
   await bundle(folder)
-  const env = { DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1', NODE_COMPILE_CACHE: join(folder, 'cache') }
+  const env = { DATABASE_URL: database.url, PORT: '0', HOST: '127.0.0.1' }
   const created: number[] = []
   let name = 0
 
@@ -40,7 +40,7 @@ test(`the process is killed ${KILLS} times amid POSTs: every 201 is in the datab
   }
 
   async function killOnce() {
-    const api = run(process.execPath, [join(folder, 'users-api.js')], env)
+    const api = run(process.execPath, [join(folder, 'main.js')], env)
     const [, port] = await api.printed(/"port":(\d+),"msg":"listening"/)
     const amid = Promise.withResolvers<void>()
     let count = 0
