@@ -3,14 +3,15 @@ import type { Context } from 'hono'
 import { createMiddleware } from 'hono/factory'
 import * as z from 'zod'
 import type { Config } from '../config.ts'
+import { underWay } from '../events.ts'
 import type { Env } from './env.ts'
 import { assertPlain, tellToSend, truncated } from './limits.ts'
 import { ndjson, otherParameter } from './ndjson.ts'
 import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
 
-/** Lines that are given at a time, at most. */
-const LINES_MAX = 500
+/** How many lines are given at a time, at most: few beside other requests, which wait meanwhile. */
+const linesMax = () => (underWay.requests > 1 ? 50 : 250)
 
 const LATE = new Problem(408, 'A line did not arrive in time.')
 
@@ -28,7 +29,6 @@ const utf8 = new TextDecoder('utf-8', { fatal: true })
  * @throws Problem 400 when the body ends before it is complete, 408 for a line that is late
  */
 async function* linesOf(incoming: IncomingMessage, config: Config): AsyncGenerator<Buffer[]> {
-  const { MAX_BODY_BYTES: maxBytes, REQUEST_TIMEOUT_MS: timeoutMs } = config
   const chunks: AsyncIterable<Buffer> = incoming.iterator({ destroyOnReturn: false })
   // A character for each byte.
   let rest = ''
@@ -36,11 +36,11 @@ async function* linesOf(incoming: IncomingMessage, config: Config): AsyncGenerat
   try {
     for await (const chunk of chunks) {
       // Here and not by a timer: a body that stalls is cut by `IDLE_TIMEOUT_MS`.
-      if (timeoutMs > 0 && performance.now() - since > timeoutMs) throw LATE
+      if (config.REQUEST_TIMEOUT_MS > 0 && performance.now() - since > config.REQUEST_TIMEOUT_MS) throw LATE
       const lines = `${rest}${chunk.toString('latin1')}`.split('\n')
-      rest = lines.pop()?.slice(0, maxBytes + 1) ?? ''
+      rest = lines.pop()?.slice(0, config.MAX_BODY_BYTES + 1) ?? ''
       if (lines.length === 0) continue
-      while (lines.length > 0) yield lines.splice(0, LINES_MAX).map((line) => Buffer.from(line, 'latin1'))
+      while (lines.length > 0) yield lines.splice(0, linesMax()).map((line) => Buffer.from(line, 'latin1'))
       since = performance.now()
     }
   } catch (error) {
