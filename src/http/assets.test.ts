@@ -60,7 +60,7 @@ test('a build serves them compressed, from its own folder', async () => {
   onTestFinished(() => rmSync(folder, { recursive: true }))
   await bundle(folder)
   writeAssets(join(folder, 'assets'))
-  const service = run(process.execPath, [join(folder, 'users-api.js')], WITHOUT_DATABASE)
+  const service = run(process.execPath, [join(folder, 'main.js')], WITHOUT_DATABASE)
   const [, port] = await service.printed(/"port":(\d+)/)
   const url = `http://127.0.0.1:${port}`
   const paths = await assetsOf(url)

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { freePort } from '../../dev/postgres.ts'
 import { createTestDatabase, type TestDatabase, waitingForLock } from '../../test/database.ts'
-import { main, ROOT } from '../../test/process.ts'
+import { main, ROOT, run } from '../../test/process.ts'
 import { logLines, serve } from '../../test/service.ts'
 import { parseConfig } from '../config.ts'
 import { DatabaseUnavailable } from '../db/unavailable.ts'
@@ -104,6 +104,17 @@ test('a log whose writes failed goes on by itself as soon as they succeed, howev
   })
   await vi.waitFor(() => expect(log).toMatch(/were lost"\}\n$/), { timeout: 30_000 })
   await api.stop()
+})
+
+test('an output that is ending may be asked again to end, as by a second signal', async () => {
+  const script = `
+    import { openOutput } from './src/http/log.ts'
+    const output = openOutput()
+    output.write('line\\n')
+    console.error(await Promise.all([output.end(), output.end()]), await output.end())`
+  const program = run(process.execPath, ['--input-type=module', '--eval', script])
+  expect(await program.exited).toBe(0)
+  expect([program.stdout(), program.stderr()]).toEqual(['line\n', '[ true, true ] true\n'])
 })
 
 describe('a request', () => {

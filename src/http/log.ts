@@ -31,6 +31,8 @@ export function openOutput() {
   // Without a least length it would not try again.
   const stream = new sonicBoom.SonicBoom({ fd: STDOUT, sync: false, minLength: 1, periodicFlush: RETRY_INTERVAL_MS })
   let waiting = 0
+  let isEnding = false
+  const closed = new Promise<boolean>((resolve) => stream.once('close', () => resolve(true)))
   stream.on('error', () => {}).on('write', (bytes: number) => (waiting -= bytes))
   return {
     /** Whether as much waits as may. */
@@ -43,9 +45,9 @@ export function openOutput() {
     onDrain: (listener: () => void) => stream.on('drain', listener),
     /** Waits until the lines are written, but not for long; tells whether they are. Nothing can be written afterwards. */
     end(timeoutMs = 0): Promise<boolean> {
-      const closed = new Promise<boolean>((resolve) => stream.once('close', () => resolve(true)))
       // A stream that is ending does not tell that all is written, and lines that were lost would never be told of.
-      stream.once('drain', () => stream.end()).flush()
+      if (!isEnding) stream.once('drain', () => stream.end()).flush()
+      isEnding = true
       return Promise.race([closed, sleep(Math.max(timeoutMs, END_TIMEOUT_MS), false)])
     },
   }

@@ -47,9 +47,7 @@ export function problemOf(noun: string, refused: Refusal): Problem {
     case 'stale':
       return new Problem(412, `The ${noun}'s version does not meet the condition of the request.`)
     case 'key-reused':
-      return new Problem(422, `This Idempotency-Key has already created a ${noun} from another body.`, {
-        type: 'idempotency-key-reused',
-      })
+      return new Problem(422, 'This Idempotency-Key belongs to another body.', { type: 'idempotency-key-reused' })
     case 'conflict':
       return new Problem(409, `Another ${noun} has this ${refused.fields.join(' and this ')}.`, {
         type: 'conflict',

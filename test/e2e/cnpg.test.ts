@@ -90,8 +90,8 @@ function startLoad() {
 /** A client to compare with: psql, which writes five times a second, and connects anew when it lost its connection. */
 async function startPsql() {
   const { spec } = await get<{ spec: { imageName: string } }>('cluster', 'users-db')
-  const server =
-    'host=users-db-rw user=users_owner dbname=users sslmode=require connect_timeout=1 tcp_user_timeout=1000'
+  const server = 'host=users-db-rw sslmode=require connect_timeout=1 tcp_user_timeout=1000'
+  const login = { PGUSER: 'username', PGPASSWORD: 'password', PGDATABASE: 'dbname' }
   const psql = `psql "${server}" --no-psqlrc --quiet --tuples-only --no-align`
   const insert = 'insert into heartbeat default values returning extract(epoch from clock_timestamp()) * 1000'
   const script = `
@@ -101,7 +101,9 @@ async function startPsql() {
     name: 'psql',
     image: spec.imageName,
     command: ['sh', '-c', script],
-    env: [{ name: 'PGPASSWORD', valueFrom: { secretKeyRef: { name: 'users-db-app', key: 'password' } } }],
+    env: Object.entries(login).map(([name, key]) => {
+      return { name, valueFrom: { secretKeyRef: { name: 'users-db-app', key } } }
+    }),
     securityContext: { allowPrivilegeEscalation: false, capabilities: { drop: ['ALL'] } },
   }
   const securityContext = { runAsNonRoot: true, runAsUser: 26, seccompProfile: { type: 'RuntimeDefault' } }
