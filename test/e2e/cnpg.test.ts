@@ -18,7 +18,7 @@ const READER_PAUSE_MS = 50
 /** Longest time that a reader is without an answer: a second, or up to three where others use the machine. */
 const readsAwayS = () => Math.min(3, slowness())
 /** How much longer writes may be away than for psql, where nobody else uses the machine. */
-const WRITES_BEHIND_S = 2
+const WRITES_BEHIND_S = 5
 /** Of four pods, by DB_CONNECTIONS and MAX_STREAMS. */
 const CONNECTIONS_MAX = 4 * (9 + 4)
 const HEALTHY = 'Cluster in healthy state'
