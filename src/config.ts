@@ -4,8 +4,8 @@ import { checkRootCert, parseAddress, parseHost, SSL_MODES } from './db/address.
 import { MIN_CONNECTIONS } from './db/pool.ts'
 
 /** A setting and its default. Its schema is made if it is set: a start pays for no other. */
-const setting = <T>(type: () => z.ZodType<T>, meaning: string, fallback: T) => ({ type, meaning, fallback })
-const optional = <T>(type: () => z.ZodType<T>, meaning: string) => setting<T | undefined>(type, meaning, undefined)
+const setting = <T>(schema: () => z.ZodType<T>, meaning: string, fallback: T) => ({ schema, meaning, fallback })
+const optional = <T>(schema: () => z.ZodType<T>, meaning: string) => setting<T | undefined>(schema, meaning, undefined)
 
 const integer = (minimum: number, maximum: number) => {
   const error = `must be a whole number from ${minimum} to ${maximum}`
@@ -188,9 +188,9 @@ function authOf(s: Values, env: NodeJS.ProcessEnv) {
 export function parseConfig(env: NodeJS.ProcessEnv) {
   if (env.DB_WRITE_CONNECTIONS) throw new ConfigError('DB_WRITE_CONNECTIONS is now part of DB_CONNECTIONS.')
   const faults: string[] = []
-  const values = Object.entries(SETTINGS).map(([name, { type, fallback }]) => {
+  const values = Object.entries(SETTINGS).map(([name, { schema, fallback }]) => {
     if (!env[name]) return [name, fallback]
-    const { data, error } = type().safeParse(env[name])
+    const { data, error } = schema().safeParse(env[name])
     for (const { message } of error?.issues ?? []) faults.push(`${name} ${message}.`)
     return [name, data]
   })

@@ -330,11 +330,10 @@ export function createPool(options: PoolOptions) {
         if (!(error instanceof DatabaseUnavailable)) throw error
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
-        const isStale = error.isMomentary && error.reached === 'unsent'
         // A pooler's connections keep what a migration made invalid: the next attempt does without.
-        if (isStale) prepare = false
+        if (error.isStale) prepare = false
         const isPassing = error.isMomentary || (error.reached === 'lost' && attempt < READ_ATTEMPTS)
-        if ((isStale || (use !== 'write' && isPassing)) && performance.now() < until - SEND_MARGIN_MS) continue
+        if ((error.isStale || (use !== 'write' && isPassing)) && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') noteWrite(start, error)
         throw error
       }

@@ -35,7 +35,7 @@ test('a statement that a migration made invalid was not carried out', async () =
   await sql.unsafe('create temp table t (a int); prepare p as select * from t; alter table t alter a type text')
   const error = await sql.unsafe('execute p').catch((reason: unknown) => reason)
   sql.release()
-  expect(unavailable(error)).toMatchObject({ reached: 'unsent', isMomentary: true })
+  expect(unavailable(error)).toMatchObject({ reached: 'refused', isStale: true, isMomentary: true })
 })
 
 test.each(['23505', '23514', '22021', '42P01', '42501'])('SQLSTATE %s tells of the statement', async (code) => {

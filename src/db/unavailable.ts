@@ -7,6 +7,8 @@ export class DatabaseUnavailable extends Error {
   readonly reached: 'unsent' | 'refused' | 'lost'
   /** SQLSTATE, where the database gave one. */
   readonly code: string | undefined
+  /** Whether a migration made the prepared statement invalid: it was not carried out. */
+  readonly isStale: boolean
   /** Whether what others do is the reason: a lock that they hold, or a migration. Nothing was done, and soon it may succeed. */
   readonly isMomentary: boolean
 
@@ -14,7 +16,8 @@ export class DatabaseUnavailable extends Error {
     super(message, { cause })
     this.reached = reached
     this.code = cause instanceof postgres.PostgresError ? cause.code : undefined
-    this.isMomentary = cause instanceof postgres.PostgresError && (isStale(cause) || OF_A_LOCK.test(cause.code))
+    this.isStale = cause instanceof postgres.PostgresError && isStale(cause)
+    this.isMomentary = this.isStale || OF_A_LOCK.test(this.code ?? '')
   }
 }
 
@@ -38,8 +41,7 @@ const CONNECTION_LOST = /^(CONNECTION_|ERR_STREAM_|ERR_SOCKET_|ERR_SSL_|E(?!RR_)
 export function unavailable(error: unknown): DatabaseUnavailable | undefined {
   if (error instanceof DatabaseUnavailable) return error
   if (error instanceof postgres.PostgresError) {
-    if (isStale(error)) return new DatabaseUnavailable(error.message, 'unsent', error)
-    if (!TRANSIENT.test(error.code)) return undefined
+    if (!TRANSIENT.test(error.code) && !isStale(error)) return undefined
     return new DatabaseUnavailable(error.message, ENDING.test(error.code) ? 'lost' : 'refused', error)
   }
   const isLost = error instanceof Error && 'code' in error && CONNECTION_LOST.test(String(error.code))

@@ -11,7 +11,7 @@ import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
 
 /** How many lines are given at a time, at most: few beside other requests, which wait meanwhile. */
-const linesMax = () => (underWay.requests > 1 ? 50 : 250)
+const linesMax = () => (underWay.requests > underWay.streams ? 50 : 250)
 
 const LATE = new Problem(408, 'A line did not arrive in time.')
 
