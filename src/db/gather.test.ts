@@ -72,6 +72,23 @@ test('items of one turn go together, in their order, in batches of at most maxWe
   expect(await Promise.all(answers)).toEqual([...'ABCDE'])
 })
 
+test('who asks again as soon as it is answered goes along with those who wait', async () => {
+  const { ask, batches, sent } = gathering({ maxInFlight: 1 })
+  const again = ask('a', NEVER).then(async () => {
+    // A client's next request comes with the next turn of the event loop.
+    await setImmediate()
+    return ask('c', NEVER)
+  })
+  await turn()
+  void ask('b', NEVER)
+  await turn()
+  batches[0]?.answer()
+  await turn()
+  expect(sent()).toEqual([['a'], ['b', 'c']])
+  batches[1]?.answer()
+  expect(await again).toBe('C')
+})
+
 test('at most maxInFlight batches are under way: what comes meanwhile goes together afterwards', async () => {
   const { ask, batches, sent } = gathering()
   for (const item of 'ab') {

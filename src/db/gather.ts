@@ -69,7 +69,8 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
       for (const { reject } of batch) reject(error)
     }
     inFlight.delete(batch)
-    if (waiting.length > 0) setImmediate(flush)
+    // A turn later: those who have just been answered may ask again at once, and go along.
+    if (waiting.length > 0) setImmediate(setImmediate, flush)
   }
 
   /** Runs at the end of a turn of the event loop, when every request that came with it has been read. */
