@@ -220,6 +220,22 @@ describe('an email address', () => {
     )
   })
 
+  test('of plain letters is taken by the rules that hold for all others', () => {
+    const label = fc.oneof(
+      fc.stringMatching(/^[a-z\d-]{1,4}$/),
+      fc.constantFrom('xn--', 'xn--p1ai', 'axn--b', 'a--b', '0x1', '1', 'y'.repeat(63), 'y'.repeat(64)),
+    )
+    const local = fc.oneof(fc.stringMatching(/^[\w+.-]{1,4}$/), fc.constantFrom('x'.repeat(64), 'x'.repeat(65)))
+    const domain = fc.array(label, { minLength: 1, maxLength: 4 }).map((labels) => labels.join('.'))
+    fc.assert(
+      fc.property(local, domain, (local, domain) => {
+        const upperCase = emailAddress.safeParse(`${local}@${domain.toUpperCase()}`)
+        expect(emailAddress.safeParse(`${local}@${domain}`)).toEqual(upperCase)
+      }),
+      { numRuns: 5000 },
+    )
+  })
+
   test.each([
     'x@'.repeat(60_000),
     `a@${'.'.repeat(120_000)}`,

@@ -49,17 +49,21 @@ const URL_SYNTAX = /[/\\?#%]/
 /** `domainToUnicode` leaves it as it is. */
 const INVALID_PUNYCODE = /(^|\.)xn--/
 
+/** Most addresses, which are kept as they are. The rules of `mailbox` say the same of them, but take longer. */
+const PLAIN_MAILBOX = /^(?=.{1,64}@)[\w+-]+(?:\.[\w+-]+)*@(?:(?!xn--)[a-z\d](?:[a-z\d-]{0,61}[a-z\d])?\.)+[a-z]{2,63}$/
+
 /**
  * An address in the form in which it is kept: the local part as given, the domain in Unicode and lower case (UTS 46),
  * even if it comes in Punycode. Returns '' if no mail can reach the address. No rule of zod's covers all of it:
  * `unicodeEmail` checks lengths and quotation marks, `rfc5322Email` the local part, `html5Email` the labels of the domain.
  */
 function mailbox(address: string): string {
+  if (PLAIN_MAILBOX.test(address)) return address
   if (!z.regexes.unicodeEmail.test(address)) return ''
   const [local = '', domain = ''] = address.split('@')
   if (INVISIBLE.test(local) || INVISIBLE_IN_DOMAIN.test(domain) || URL_SYNTAX.test(domain)) return ''
   const ascii = domainToASCII(domain)
-  const unicode = ascii.includes('xn--') ? domainToUnicode(ascii) : ascii
+  const unicode = domainToUnicode(ascii)
   const isReachable =
     z.regexes.rfc5322Email.test(`${local}@example.com`) &&
     z.regexes.html5Email.test(`postmaster@${ascii}`) &&
