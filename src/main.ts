@@ -85,10 +85,9 @@ async function serve() {
 }
 
 async function migrate() {
-  const config = parseConfig(process.env)
   onStopSignal(() => process.exit(1))
   const { migrate: run } = await import('./db/migrate.ts')
-  process.stdout.write(`${await run({ ...config, folder: MIGRATIONS })}\n`)
+  process.stdout.write(`${await run({ ...parseConfig(process.env), folder: MIGRATIONS })}\n`)
 }
 
 async function ensureSecret() {

@@ -25,7 +25,7 @@ export function escapeLineEnds(json: string): string {
 /** A JSON answer, typed for the client like `c.json`. */
 export function json<T, S extends ContentfulStatusCode>(c: Context<Env>, body: T, status: S, headers: Headers = {}) {
   const text = escapeLineEnds(JSON.stringify(body))
-  return typed<T, S>(answer(c, text, status, { 'Content-Type': 'application/json', ...headers }))
+  return typed<T, S>(answer(c, text, status, { ...headers, 'Content-Type': 'application/json' }))
 }
 
 /** The response with the type of its body, which only the client sees. */

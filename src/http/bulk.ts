@@ -6,7 +6,7 @@ import type { Config } from '../config.ts'
 import { underWay } from '../events.ts'
 import type { Env } from './env.ts'
 import { assertPlain, tellToSend, truncated } from './limits.ts'
-import { ndjson, otherParameter } from './ndjson.ts'
+import { assertOnly, ndjson } from './ndjson.ts'
 import { Problem } from './problem.ts'
 import { invalid, NDJSON_MEDIA_TYPE, postsLines } from './validate.ts'
 
@@ -102,12 +102,11 @@ export function createEachLine<T>(
     yield [counts]
   }
 
-  return createMiddleware<Env>(async function createEachLine(c, next) {
+  return createMiddleware<Env>(function createEachLine(c, next) {
     const onConflict = (c.req.queries('onConflict') ?? ['fail']).join()
     if (!['fail', 'skip'].includes(onConflict)) throw new Problem(400, 'onConflict must be fail or skip.')
     if (!postsLines(c)) return next()
-    const unknown = otherParameter(c, 'onConflict')
-    if (unknown) throw new Problem(400, `${unknown} does not go with ${NDJSON_MEDIA_TYPE}.`)
+    assertOnly('onConflict', c)
     if (c.req.header('idempotency-key') !== undefined) {
       throw new Problem(400, `Idempotency-Key does not go with ${NDJSON_MEDIA_TYPE}: repeat it with onConflict=skip.`)
     }

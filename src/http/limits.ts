@@ -35,8 +35,7 @@ export function tellToSend({ incoming, outgoing }: Env['Bindings']) {
 
 /** @throws Problem 415 for a body that is compressed */
 export function assertPlain({ headers }: IncomingMessage) {
-  const encoding = headers['content-encoding']
-  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') throw compressed
+  if ((headers['content-encoding'] ?? 'identity').toLowerCase() !== 'identity') throw compressed
 }
 
 /** The body, once all of it has come. Rejects with a 413 if it has more than `maxBytes`. */
@@ -74,7 +73,7 @@ export const receiveBody = (maxBytes: number) =>
     c.set('body', body)
     // Where node-server looks for a body that has been read already.
     Object.assign(incoming, { rawBody: body })
-    return next()
+    await next()
   })
 
 /**

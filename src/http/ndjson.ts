@@ -45,8 +45,11 @@ export const ndjson = (c: Context<Env>, max: number, stream: AsyncGenerator<obje
     return c.body(null)
   })
 
-/** A parameter of the query other than the one that goes with lines. */
-export const otherParameter = (c: Context, known: string) => Object.keys(c.req.query()).find((name) => name !== known)
+/** @throws Problem 400 for a parameter of the query other than the one that goes with lines */
+export function assertOnly(known: string, c: Context) {
+  const other = Object.keys(c.req.query()).find((name) => name !== known)
+  if (other) throw new Problem(400, `${other} does not go with ${NDJSON_MEDIA_TYPE}.`)
+}
 
 /**
  * Answers a list request that wants ndjson with all rows after its cursor; the others go on to the next handler.
@@ -55,8 +58,7 @@ export const otherParameter = (c: Context, known: string) => Object.keys(c.req.q
 export function streamInstead(max: number, streamAfter: (id: number, fresh: boolean) => AsyncGenerator<object[]>) {
   return createMiddleware<Env>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
-    const unfit = otherParameter(c, 'cursor')
-    if (unfit) throw new Problem(400, `${unfit} does not go with ${NDJSON_MEDIA_TYPE}, which has every row.`)
+    assertOnly('cursor', c)
     const after = idAfter(c.req.query('cursor'))
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
     return ndjson(c, max, streamAfter(after, wantsFresh(c)))

@@ -77,8 +77,7 @@ async function describe({ resources, ...config }: OpenApiOptions) {
     const Name = capitalized(name)
     const words = { $Items: capitalized(plural), $items: plural, $Item: Name, $item: name }
     const { collectionPath, itemPath, page } = filled(resource, words, config)
-    const parameters = [...parametersOf(query), ...collectionPath.get.parameters]
-    Object.assign(collectionPath.get, { parameters })
+    Object.assign(collectionPath.get, { parameters: [...parametersOf(query), ...collectionPath.get.parameters] })
     Object.assign(resourcePaths, { [`/${plural}`]: collectionPath, [`/${plural}/{id}`]: itemPath })
     Object.assign(components.schemas, {
       [`${Name}Input`]: schemaOf(input),
