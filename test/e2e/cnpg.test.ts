@@ -17,6 +17,8 @@ const WRITER_PAUSE_MS = 200
 const READER_PAUSE_MS = 50
 /** Longest time that a reader is without an answer: a second, or up to three where others use the machine. */
 const readsAwayS = () => Math.min(3, slowness())
+/** So many times longer may writes be away than they shall be, and as much longer as others slow the machine. */
+const WRITES_ROOM = 2
 /** How much longer writes may be away than for psql, where nobody else uses the machine. */
 const WRITES_BEHIND_S = 5
 /** Of four pods, by DB_CONNECTIONS and MAX_STREAMS. */
@@ -184,7 +186,7 @@ const allIsWell = () =>
 
 /**
  * Lets a server fail, and waits until all three are well.
- * @param writesS how long writes may be away, with room for a machine that is busy: kustomize/README.md has what it costs
+ * @param writesS how long writes shall be away at most, in s
  * @param fail returns a probe that tells when the failure is over, in a cluster that is healthy
  */
 async function expectAway(writesS: number, fail: (before: Status) => Promise<(now: Status) => unknown>) {
@@ -198,8 +200,7 @@ async function expectAway(writesS: number, fail: (before: Status) => Promise<(no
   await allIsWell()
   console.log(`  ${title}: three servers are healthy after ${((performance.now() - begun) / 1000).toFixed()} s`)
   const awayS = await noticed(title, begun)
-  expect(awayS.write).toBeLessThanOrEqual(writesS)
-  expect(awayS.psql).toBeLessThanOrEqual(writesS)
+  expect(Math.max(awayS.write, awayS.psql)).toBeLessThanOrEqual(WRITES_ROOM * writesS * slowness())
   // PostgreSQL and its operator need their time. The API adds little to that.
   expect(awayS.write).toBeLessThanOrEqual(awayS.psql + WRITES_BEHIND_S * slowness())
   expect(Math.max(awayS.get, awayS.page)).toBeLessThanOrEqual(readsAwayS())
@@ -223,7 +224,7 @@ beforeAll(async () => {
 afterAll(() => deleteNamespace())
 
 test('PostgreSQL is killed', () =>
-  expectAway(40, async ({ currentPrimary }) => {
+  expectAway(6, async ({ currentPrimary }) => {
     const startedAt = () => ask(currentPrimary, 'select pg_postmaster_start_time()').catch(() => undefined)
     const before = await startedAt()
     await inServer(currentPrimary, 'kill -9 $(head -n 1 $PGDATA/postmaster.pid)')
@@ -231,13 +232,13 @@ test('PostgreSQL is killed', () =>
   }))
 
 test('a parameter changes that needs a restart', () =>
-  expectAway(15, async ({ currentPrimary }) => {
+  expectAway(1, async ({ currentPrimary }) => {
     await patchCluster({ spec: { postgresql: { parameters: { shared_buffers: '272MB' } } } })
     return async () => (await ask(currentPrimary, 'show shared_buffers')) === '272MB'
   }))
 
 test('another server is promoted', () =>
-  expectAway(30, async ({ currentPrimary, instanceNames }) => {
+  expectAway(9, async ({ currentPrimary, instanceNames }) => {
     const next = instanceNames.find((name) => name !== currentPrimary)
     // As `kubectl cnpg promote` does.
     const phase = { phase: 'Switchover in progress', phaseReason: `Switching over to ${next}` }
@@ -247,13 +248,13 @@ test('another server is promoted', () =>
   }))
 
 test("the primary's pod is deleted", () =>
-  expectAway(30, async ({ currentPrimary }) => {
+  expectAway(5, async ({ currentPrimary }) => {
     await kubectl('delete', 'pod', currentPrimary, '--wait=false')
     return (now) => now.currentPrimary !== currentPrimary
   }))
 
 test("the primary's pod is deleted with no grace", () =>
-  expectAway(30, async ({ currentPrimary }) => {
+  expectAway(8, async ({ currentPrimary }) => {
     await kubectl('delete', 'pod', currentPrimary, '--grace-period=0', '--force')
     return (now) => now.currentPrimary !== currentPrimary
   }))
