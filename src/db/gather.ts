@@ -26,7 +26,8 @@ const TICK_MS = 100
 
 /**
  * Makes a function that asks for one item. Items that are asked for in the same turn of the event loop, or while
- * `maxInFlight` batches are under way, go in one batch. An item that is alone goes at the end of the turn.
+ * `maxInFlight` batches are under way, go in one batch. An item that is alone goes at the end of the turn; what had to wait
+ * for a batch goes a turn after that, so that those who ask again as soon as they are answered go along.
  *
  * Each item has a deadline of its own. Past it the caller gets DatabaseUnavailable: an item that waits leaves, one that
  * is under way is left to its batch.
@@ -69,7 +70,6 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
       for (const { reject } of batch) reject(error)
     }
     inFlight.delete(batch)
-    // A turn later: those who have just been answered may ask again at once, and go along.
     if (waiting.length > 0) setImmediate(setImmediate, flush)
   }
 
