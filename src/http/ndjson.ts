@@ -45,10 +45,10 @@ export const ndjson = (c: Context<Env>, max: number, stream: AsyncGenerator<obje
     return c.body(null)
   })
 
-/** @throws Problem 400 for a parameter of the query other than the one that goes with lines */
-export function assertOnly(known: string, c: Context) {
+/** @throws Problem 400, which ends with `why`, for a parameter of the query other than the one that goes with lines */
+export function assertOnly(known: string, c: Context, why = '') {
   const other = Object.keys(c.req.query()).find((name) => name !== known)
-  if (other) throw new Problem(400, `${other} does not go with ${NDJSON_MEDIA_TYPE}.`)
+  if (other) throw new Problem(400, `${other} does not go with ${NDJSON_MEDIA_TYPE}${why}.`)
 }
 
 /**
@@ -58,7 +58,7 @@ export function assertOnly(known: string, c: Context) {
 export function streamInstead(max: number, streamAfter: (id: number, fresh: boolean) => AsyncGenerator<object[]>) {
   return createMiddleware<Env>(async function streamInstead(c, next) {
     if (!wantsNdjson(c)) return next()
-    assertOnly('cursor', c)
+    assertOnly('cursor', c, ', which has every row')
     const after = idAfter(c.req.query('cursor'))
     if (c.req.method === 'HEAD') return answer(c, null, 200, HEADERS)
     return ndjson(c, max, streamAfter(after, wantsFresh(c)))

@@ -691,7 +691,7 @@ describe('GET /users', () => {
       expect(details.map(({ status, body }) => [status, body.detail])).toEqual([
         [400, 'usernamePrefix does not go with username or email'],
         [400, 'id goes with no other parameter'],
-        [400, 'usernamePrefix does not go with application/x-ndjson.'],
+        [400, 'usernamePrefix does not go with application/x-ndjson, which has every row.'],
         [400, 'usernamePrefix must have a character'],
       ])
     })
