@@ -32,20 +32,18 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
   /** The primary's positions, the newest first, each with the time just before it was asked for. */
   let positions: { at: number; position: number }[] = []
   let replica: Pool | undefined
-  /** Since when the primary has been away: until it tells its position again, a replica counts as late as it was then. */
-  let awaySince: number | undefined
   /** Until when the primary has all pages; 0 while the replica answers. */
   let restsUntil = 0
   let closed = false
 
   const isNew = (at: number, now = performance.now()) => now - at < config.DB_READ_MAX_LAG_MS
 
-  /** Why a server that answered so may not be read from. It stays as current as it was when the primary went away. */
+  /** Why a server that answered so may not be read from. While the primary is away, nothing is written: its last answer counts. */
   function fault([isReplica, replayed]: Row, askedAt: number) {
     if (!isReplica) return 'it is not a replica'
-    if (primary.failure()) awaySince ??= performance.now()
+    const judgedAt = primary.failure() ? primary.heardAt() : undefined
     const reached = positions.find(({ position }) => position <= Number(replayed))
-    return reached && isNew(reached.at, awaySince) && isNew(askedAt) ? undefined : 'it is too far behind'
+    return reached && isNew(reached.at, judgedAt) && isNew(askedAt) ? undefined : 'it is too far behind'
   }
 
   async function watchPosition() {
@@ -54,13 +52,11 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
       const [[isReplica, position] = []] = await primary.query('stream', POSITION, [], at + POSITION_TIMEOUT_MS)
       // After a failover it may be less than before: the newest counts.
       if (!isReplica) positions = [{ at, position: Number(position) }, ...positions.filter((known) => isNew(known.at))]
-      awaySince = undefined
       // Without a position no replica could be trusted.
       if (positions.length > 0 && !closed)
         replica ??= createPool({ ...replicaOptions, onChange: (_, failure) => note(failure) })
     } catch {
       // The primary's pool tells of it.
-      awaySince = primary.failure() && (awaySince ?? performance.now())
     }
     await sleep(POSITION_INTERVAL_MS, undefined, { ref: false })
     if (!closed) void watchPosition()

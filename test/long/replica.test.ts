@@ -127,7 +127,7 @@ test('random writes and reads, while servers fail: nothing is lost, too late, or
       reads.gets++
       if (!isAnswer) continue
       const fault = faultOf(users.get(id) ?? [], body.id ? body : undefined, answers ? start : late, answered)
-      if (fault) faults.push({ get: id, answers, ...fault })
+      if (fault) faults.push({ get: id, phase, answers, ...fault })
     }
   }
 
@@ -139,7 +139,7 @@ test('random writes and reads, while servers fail: nothing is lost, too late, or
       const seen = new Map<number, Seen>(body.users.map((user: Seen) => [user.id, user]))
       for (const [id, changes] of users) {
         const fault = faultOf(changes, seen.get(id), late, answered)
-        if (fault) faults.push({ page: id, ...fault })
+        if (fault) faults.push({ page: id, phase, ...fault })
       }
       await sleep(10)
     }
