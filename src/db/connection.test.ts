@@ -1,3 +1,4 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { createServer, type ListenOptions, connect as tcpConnect } from 'node:net'
@@ -164,6 +165,27 @@ test.each([
   await expect(ask(`postgres://u:p@127.0.0.1:${port}/db?sslmode=${sslmode}`, connect)).rejects.toThrow(
     'it does not answer',
   )
+})
+
+test('where nothing takes the connection, it is given up before one that a silent server took', async () => {
+  // Its process sleeps, so that nobody but the kernel takes connections: one or two, and then it answers no more.
+  const full = `const server = require('node:net').createServer().listen({ host: '127.0.0.1', port: 0, backlog: 1 }, () => {
+    require('node:fs').writeSync(1, String(server.address().port))
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0)
+  })`
+  const child = spawn(process.execPath, ['-e', full], { stdio: ['ignore', 'pipe', 'inherit'] })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  const port = Number(await once(child.stdout, 'data'))
+  const givenUp: number[] = []
+  const attempts = Array.from({ length: 6 }, async (_, i) => {
+    const refused = expect(ask(`postgres://u:p@127.0.0.1:${port}/db?sslmode=disable`, connect)).rejects
+    await refused.toThrow('it does not answer')
+    givenUp.push(i)
+  })
+  await Promise.all(attempts)
+  // The kernel took the first.
+  expect(givenUp.at(-1)).toBeLessThan(2)
+  expect(givenUp[0]).toBeGreaterThan(1)
 })
 
 test('settings of the database change neither what a text means nor how a time is written', async () => {

@@ -1,7 +1,7 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import { type Socket, connect as tcpConnect } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
 import { checkServerIdentity, type ConnectionOptions as TlsOptions } from 'node:tls'
 import postgres from 'postgres'
 import type { Address } from './address.ts'
@@ -38,6 +38,8 @@ export type Connection = Awaited<ReturnType<typeof connect>>
 
 /** Longest wait for the first answer. Short, so that a database that was out of reach is found soon after it returns. */
 const CONNECT_TIMEOUT_MS = 1500
+/** Of that, the longest for the network to lead there: where a server is gone for good, its name may soon lead to another. */
+const REACH_TIMEOUT_MS = 500
 
 /** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
 const STATEMENT_TIMEOUT_SHARE = 0.9
@@ -89,8 +91,9 @@ export async function connect({ address, ...options }: ConnectionOptions) {
   let socket: Socket | undefined
   /** Cuts the connection at once. */
   const destroy = () => void socket?.destroy()
-  async function giveUp(): Promise<never> {
-    const late = sleep(CONNECT_TIMEOUT_MS, 'it does not answer', { ref: false })
+  async function giveUp(ms: number): Promise<never> {
+    // After a pause of this process the answer may lie in the socket: it is read first.
+    const late = sleep(ms, undefined, { ref: false }).then(() => nextTurn('it does not answer'))
     throw new DatabaseUnavailable(await Promise.race([closed.then(() => HUNG_UP), late]), 'unsent')
   }
   try {
@@ -120,13 +123,13 @@ export async function connect({ address, ...options }: ConnectionOptions) {
           ? tcpConnect(`${address.host}/.s.PGSQL.${address.port}`)
           : tcpConnect({ host: address.host, port: address.port, noDelay: true })
         // Some failures come before postgres.js would listen to them.
-        await once(socket, 'connect')
+        await Promise.race([once(socket, 'connect'), giveUp(REACH_TIMEOUT_MS)])
         // For TLS postgres.js reads the server's name from its socket.
         return Object.assign(socket, { host: address.host })
       },
     })
     // postgres.js does not reject a statement that it was given between a reset and the close.
-    const checked = await Promise.race([begin(sql, options), giveUp()])
+    const checked = await Promise.race([begin(sql, options), giveUp(CONNECT_TIMEOUT_MS)])
     return { sql, destroy, closed, checked }
   } catch (error) {
     destroy()
