@@ -31,8 +31,9 @@ COPY drizzle ./drizzle
 COPY --from=cache /app/dist ./dist
 USER 65532:65532
 EXPOSE 3000
-# V8 lets the memory for young objects grow to 96 MB: a quarter of that serves as many requests. Where it may use gigabytes it
-# lets garbage lie: with a bound it holds 60 MB less under load. The bound leaves room for buffers below the limit of the pod.
+# V8 lets the memory for young objects grow to 96 MB. A quarter of that halves what the process holds after a load (121 MB instead
+# of 244). Gets and writes cost the same; a page of 100 takes a sixth more CPU. Where V8 may use gigabytes it lets garbage lie: with
+# a bound it holds 60 MB less under load. The bound leaves room for buffers below the limit of the pod.
 # There is no shell. Arguments choose what it does: serve, migrate or ensure-secret.
 ENTRYPOINT ["/nodejs/bin/node", "--max-semi-space-size=8", "--max-old-space-size=384", "dist/main.js"]
 CMD ["serve"]
