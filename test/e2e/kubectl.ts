@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
@@ -91,7 +92,8 @@ export async function until<T>(what: string, seconds: number, probe: () => Promi
  * @returns what kubectl says, an object a line
  */
 export async function apply(kustomization: string, change = '', namespace = NAMESPACE): Promise<string[]> {
-  const folder = await mkdtemp(join(import.meta.dirname, '.kustomization-'))
+  // Not in the project, whose files other tests copy meanwhile. Its path is a real one, for paths that are relative to it.
+  const folder = await mkdtemp(join(await realpath(tmpdir()), 'kustomization-'))
   try {
     const image = process.env.E2E_IMAGE
     await writeFile(
