@@ -38,8 +38,11 @@ export type Connection = Awaited<ReturnType<typeof connect>>
 
 /** Longest wait for the first answer. Short, so that a database that was out of reach is found soon after it returns. */
 const CONNECT_TIMEOUT_MS = 1500
-/** Of that, the longest for the network to lead there: where a server is gone for good, its name may soon lead to another. */
-const REACH_TIMEOUT_MS = 500
+/**
+ * Of that, the longest for the network to lead there: where a server is gone for good, its name may soon lead to another. If
+ * the name has several addresses, Node gives each but the last 250 ms.
+ */
+const REACH_TIMEOUT_MS = 750
 
 /** Of the deadline, the longest run of a statement: PostgreSQL's own refusal comes before ours. */
 const STATEMENT_TIMEOUT_SHARE = 0.9
