@@ -354,8 +354,6 @@ export function createPool(options: PoolOptions) {
     },
     /** Why it cannot be asked now for what a replica may answer. */
     failure,
-    /** When any statement was last answered, as a time of performance.now(). */
-    heardAt: () => heardAt,
     /** Resolves when the database has answered for the first time, however long that takes. */
     opened: opened.promise,
     /** Waits for running statements for at most `timeoutMs`, then closes every connection. */

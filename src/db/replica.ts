@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from '../config.ts'
 import type { Row } from './connection.ts'
 import { createPool, type Pool, type PoolOptions } from './pool.ts'
-import { DatabaseUnavailable } from './unavailable.ts'
+import { DatabaseUnavailable, NO_ANSWER } from './unavailable.ts'
 
 /** How often the primary is asked for its position in the write-ahead log. So its silence is noticed without requests, too. */
 const POSITION_INTERVAL_MS = 250
@@ -38,10 +38,13 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
 
   const isNew = (at: number, now = performance.now()) => now - at < config.DB_READ_MAX_LAG_MS
 
-  /** Why a server that answered so may not be read from. While the primary is away, nothing is written: its last answer counts. */
+  /**
+   * Why a server that answered so may not be read from. While the primary is away, it stays as current as it was when the
+   * primary last told its position: an answer in between does not make it late.
+   */
   function fault([isReplica, replayed]: Row, askedAt: number) {
     if (!isReplica) return 'it is not a replica'
-    const judgedAt = primary.failure() ? primary.heardAt() : undefined
+    const judgedAt = primary.failure() ? positions[0]?.at : undefined
     const reached = positions.find(({ position }) => position <= Number(replayed))
     return reached && isNew(reached.at, judgedAt) && isNew(askedAt) ? undefined : 'it is too far behind'
   }
@@ -82,7 +85,7 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
     try {
       return await primary.query(use, text, parameters, until, source)
     } catch (error) {
-      const isGone = error instanceof DatabaseUnavailable && error.reached === 'lost'
+      const isGone = error instanceof DatabaseUnavailable && error.reached === 'lost' && error !== NO_ANSWER
       if (!source || !replica || !(isGone || primary.failure())) throw error
       const { query: ask } = replica
       // A connection may be silent, so another gets a try. Where neither server answers, the primary may come back.

@@ -112,7 +112,7 @@ test('random writes and reads, while servers fail: nothing is lost, too late, or
     if (!isAnswer || waitMs > MAX_WAIT_MS)
       faults.push({ path, phase, ms: answered - start, told: api.told.slice(-6), body: isAnswer ? 0 : body })
     const answers = outage === outages && away === Number.POSITIVE_INFINITY && awaySince === away
-    return { start, answered, body, isAnswer, late: Math.min(start, awaySince) - MAX_LAG_MS, answers }
+    return { start, answered, body, isAnswer, late: Math.min(start, away, awaySince) - MAX_LAG_MS, answers }
   }
 
   async function getter() {

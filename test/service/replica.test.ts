@@ -6,7 +6,7 @@ import { startProxy } from '../proxy.ts'
 import { type Server, startReplication } from '../replication.ts'
 import { logLines, sampleOf, serve } from '../service.ts'
 
-const MAX_LAG_MS = 1000
+const MAX_LAG_MS = 2000
 /** The longest wait of a read while either server answers. Others who use the machine make it longer. */
 const MAX_WAIT_MS = 1000 * slowness()
 
