@@ -254,19 +254,21 @@ test('another server is promoted', () =>
     return (now) => now.currentPrimary === next
   }))
 
-/** Deletes the primary's pod. It is over when another is there: where that comes fast, the operator lets it be the primary again. */
-async function deletePod({ currentPrimary }: Status, ...how: string[]) {
-  const uidOfPod = async () =>
-    (await get<{ metadata: { uid: string } }>('pod', currentPrimary).catch(() => undefined))?.metadata.uid
-  const before = await uidOfPod()
-  await kubectl('delete', 'pod', currentPrimary, ...how)
-  return async () => ![undefined, before].includes(await uidOfPod())
-}
-
-test("the primary's pod is deleted", () => expectAway(5, 30, (before) => deletePod(before, '--wait=false')))
+test("the primary's pod is deleted", () =>
+  expectAway(5, 30, async ({ currentPrimary }) => {
+    const uidOfPod = async () =>
+      (await get<{ metadata: { uid: string } }>('pod', currentPrimary).catch(() => undefined))?.metadata.uid
+    const before = await uidOfPod()
+    await kubectl('delete', 'pod', currentPrimary, '--wait=false')
+    // Where the next pod is there before the operator has decided, it is the primary again.
+    return async () => ![undefined, before].includes(await uidOfPod())
+  }))
 
 test("the primary's pod is deleted with no grace", () =>
-  expectAway(8, 30, (before) => deletePod(before, '--grace-period=0', '--force')))
+  expectAway(8, 30, async ({ currentPrimary }) => {
+    await kubectl('delete', 'pod', currentPrimary, '--grace-period=0', '--force')
+    return (now) => now.currentPrimary !== currentPrimary
+  }))
 
 /** Changes one user after the other, whether or not earlier changes had an answer, until it is told to stop. */
 function startChanges() {
