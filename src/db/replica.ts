@@ -26,7 +26,9 @@ const POSITION = `select pg_is_in_recovery(), pg_wal_lsn_diff(
 export function createDatabase(config: Config & Pick<PoolOptions, 'applicationName' | 'onChange'>): Pool {
   const options: PoolOptions = { ...config, connections: config.DB_CONNECTIONS }
   if (!config.readAddress) return createPool(options)
-  const primary = createPool({ ...options, silenceMs: PATIENCE_MS })
+  // After a failover its name may lead to the old primary for a while, which shows what it was sent, however late.
+  const isPrimary = { text: POSITION, fault: ([isReplica]: Row) => (isReplica ? 'it is a replica now' : undefined) }
+  const primary = createPool({ ...options, silenceMs: PATIENCE_MS, check: isPrimary })
   const replicaOptions = { ...options, address: config.readAddress, check: { text: POSITION, fault } }
   const patienceMs = Math.min(PATIENCE_MS, options.deadlineMs / 2)
   /** The primary's positions, the newest first, each with the time just before it was asked for. */

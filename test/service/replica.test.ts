@@ -143,6 +143,26 @@ test('behind one name, a replica that is fit is asked, and one that is too far b
   expect(await page()).toEqual(created)
 })
 
+test('where the name of the primary leads to a replica as well, that one is not taken for the primary', async () => {
+  const url = new URL(pair.primary.url)
+  const network = await startProxy([pair.primary, pair.replica].map(({ network }) => network.port))
+  url.port = String(network.port)
+  await pair.lag(60_000)
+  const api = await startApi({ DATABASE_URL: url.href, DATABASE_READ_URL: pair.replica.url })
+  onTestFinished(async () => {
+    await api.close()
+    network.close()
+    await pair.lag(0)
+  })
+  for (let i = 0; i < 5; i++) {
+    const { id } = (await create()).body
+    // Many at once, for each connection to be asked.
+    const gets = Array.from({ length: 20 }, async () => (await api.request('GET', `/users/${id}`)).status)
+    expect(await Promise.all(gets)).toEqual(gets.map(() => 200))
+  }
+  expect(api.told).toEqual([])
+})
+
 const outages = {
   killed: { begin: (server: Server) => server.signal('KILL'), end: (server: Server) => server.start() },
   stopped: { begin: (server: Server) => server.signal('STOP'), end: (server: Server) => server.signal('CONT') },
