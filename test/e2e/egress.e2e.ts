@@ -78,7 +78,7 @@ function change(cert: string): string {
     `AUTH_JWKS_URL=https://keys.${KEYS}.svc:${KEYS_PORT}/keys`,
   ]
   const kustomization = {
-    components: ['tracing', 'auth'].map((name) => `../../../kustomize/components/${name}`),
+    components: ['tracing', 'auth'].map((name) => `kustomize/components/${name}`),
     replicas: [{ name: 'users-api', count: 1 }],
     configMapGenerator: [
       { name: 'users-api', namespace: NAMESPACE, behavior: 'merge', literals },
@@ -129,7 +129,7 @@ test('without the components the API reaches neither, though others do', async (
 })
 
 test('with auth and no issuer the new pod does not start, and the others go on', async () => {
-  await apply('overlays/gke', 'components: [../../../kustomize/components/auth]')
+  await apply('overlays/gke', 'components: [kustomize/components/auth]')
   const reason = await until('a new pod waits', 120, async () => {
     const statuses = (await apiPods()).flatMap(({ status }) => status.containerStatuses ?? [])
     const reasons = statuses.map(({ state }) => state.waiting?.reason)

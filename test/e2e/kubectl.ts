@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, realpath, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join, relative } from 'node:path'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { promisify } from 'node:util'
 
@@ -88,18 +88,19 @@ export async function until<T>(what: string, seconds: number, probe: () => Promi
 
 /**
  * Applies a kustomization of ours, whose image is the one that it names unless E2E_IMAGE says another, with a change to
- * it, if any, that someone who uses it would write into a kustomization of his own.
+ * it, if any, that someone who uses it would write into a kustomization of his own, beside the folder `kustomize`.
  * @returns what kubectl says, an object a line
  */
 export async function apply(kustomization: string, change = '', namespace = NAMESPACE): Promise<string[]> {
-  // Not in the project, whose files other tests copy meanwhile. Its path is a real one, for paths that are relative to it.
-  const folder = await mkdtemp(join(await realpath(tmpdir()), 'kustomization-'))
+  // Beside a copy of ours, because other tests copy the project meanwhile.
+  const folder = await mkdtemp(join(tmpdir(), 'kustomization-'))
   try {
     const image = process.env.E2E_IMAGE
+    await cp(KUSTOMIZE, join(folder, 'kustomize'), { recursive: true })
     await writeFile(
       join(folder, 'kustomization.yaml'),
       [
-        `resources: [${relative(folder, join(KUSTOMIZE, kustomization))}]`,
+        `resources: [kustomize/${kustomization}]`,
         image && `images: [{name: ${(await imageOf(kustomization)).name}, ${nameAndTag(image)}}]`,
         change,
       ]
