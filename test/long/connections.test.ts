@@ -56,13 +56,14 @@ test('a rollout of twelve pods under load never uses up the connections, and idl
     }
   }
   const clients = pods.flatMap(({ url }) => Array.from({ length: 16 }, (_, i) => load(url, i)))
+  // The load is not there at once on a machine that is busy.
+  await expect.poll(count, { timeout: 120_000 }).toBeGreaterThan(PODS)
   let most = 0
   for (const until = performance.now() + LOAD_MS; performance.now() < until; await sleep(50)) {
     most = Math.max(most, await count())
   }
   running = false
   await Promise.all(clients)
-  expect(most).toBeGreaterThan(PODS)
   expect(most).toBeLessThanOrEqual(MAX_CONNECTIONS)
   expect([...statuses].sort()).toEqual([200, 201])
 
