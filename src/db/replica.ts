@@ -42,12 +42,13 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
 
   /**
    * Why a server that answered so may not be read from. While the primary is away, it stays as current as it was when the
-   * primary last told its position: an answer in between does not make it late.
+   * primary last told its position: an answer in between does not make it late. One that is promoted may then be the new primary.
    */
-  function fault([isReplica, replayed]: Row, askedAt: number) {
-    if (!isReplica) return 'it is not a replica'
-    const judgedAt = primary.failure() ? positions[0]?.at : undefined
-    const reached = positions.find(({ position }) => position <= Number(replayed))
+  function fault([isReplica, position]: Row, askedAt: number) {
+    const isAway = primary.failure() !== undefined
+    if (!isReplica && !isAway) return 'it is not a replica'
+    const judgedAt = isAway ? positions[0]?.at : undefined
+    const reached = positions.find((known) => known.position <= Number(position))
     return reached && isNew(reached.at, judgedAt) && isNew(askedAt) ? undefined : 'it is too far behind'
   }
 

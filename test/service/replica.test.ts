@@ -272,10 +272,22 @@ test('both away: 503, and not ready; then all is right again by itself', async (
   await expect.poll(async () => (await api.request('GET', '/readyz')).status).toBe(200)
 })
 
-test('a replica that is promoted carries no more pages', async () => {
+test('a replica that is promoted carries no more pages, unless the primary is away', async () => {
+  const { id } = (await create()).body
+  const paths = ['/users', `/users/${id}`]
+  await expect.poll(async () => (await pair.replica.admin`select from users where id = ${id}`).length).toBe(1)
   await pair.replica.admin`select pg_promote()`
   await sleep(MAX_LAG_MS)
-  await readFor(1000, ['/users', '/users/1'])
+  await readFor(1000, paths)
   expect(api.state().replica?.up).toBe(false)
   expect(api.told).toEqual([['replica', 'it is not a replica']])
+  pair.primary.network.silence(true)
+  onTestFinished(() => pair.primary.network.silence(false))
+  await expect.poll(async () => (await api.request('GET', `/users/${id}`)).status, { timeout: 10_000 }).toBe(200)
+  await readFor(1000, paths)
+  pair.primary.network.silence(false)
+  await expect.poll(async () => (await create()).status, { timeout: 10_000 }).toBe(201)
+  const { username } = (await create()).body
+  for (let i = 0; i < 20; i++)
+    expect((await api.request('GET', '/users?limit=1000')).body.users.at(-1).username).toBe(username)
 })
