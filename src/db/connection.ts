@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
-import { type Socket, connect as tcpConnect } from 'node:net'
+import { isIP, type Socket, connect as tcpConnect } from 'node:net'
 import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
-import { checkServerIdentity, type ConnectionOptions as TlsOptions } from 'node:tls'
+import { checkServerIdentity, connect as tlsConnect } from 'node:tls'
 import postgres from 'postgres'
 import type { Address } from './address.ts'
 import { DatabaseUnavailable, unavailable } from './unavailable.ts'
@@ -55,19 +55,33 @@ export const serverTimeouts = (deadlineMs: number) => [
   `lock_timeout = ${Math.floor(deadlineMs * LOCK_TIMEOUT_SHARE)}`,
 ]
 
-/** The driver's option for how TLS is used. */
-function tlsOptions({ host, ssl, rootCert }: Address): false | 'prefer' | 'require' | TlsOptions {
-  if (ssl === 'disable' || host.startsWith('/')) return false
-  if (ssl === 'prefer' || (ssl === 'require' && !rootCert)) return ssl
-  return {
-    ca: rootCert && readFileSync(rootCert),
-    // Node would check an IP address as if it were localhost.
-    checkServerIdentity: (_, certificate) =>
-      ssl === 'verify-full' ? checkServerIdentity(host, certificate) : undefined,
-  }
-}
-
 const HUNG_UP = 'it closed the connection'
+/** Asks for TLS (PostgreSQL, section 54.2.10). The answer is S or N. */
+const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
+
+/**
+ * Makes TLS of a connection, if its address asks for it. postgres.js would do it as well, but nobody else gets hold of what
+ * it made: to cut the connection below TLS ends the process if something is just being written.
+ * @throws DatabaseUnavailable when the server has no TLS; an error of Node when it cannot be trusted
+ */
+async function secure(socket: Socket, { host, ssl, rootCert }: Address): Promise<Socket> {
+  if (ssl === 'disable' || host.startsWith('/')) return socket
+  socket.write(SSL_REQUEST)
+  const answer = String(await once(socket, 'data'))
+  if (answer === 'N' && ssl === 'prefer') return socket
+  // More than the one byte would be from someone in between (CVE-2021-23222).
+  if (answer !== 'S') throw new DatabaseUnavailable('it offers no TLS', 'unsent')
+  const secured = tlsConnect({
+    socket,
+    servername: isIP(host) ? '' : host,
+    ca: rootCert && readFileSync(rootCert),
+    rejectUnauthorized: ssl.startsWith('verify') || (ssl === 'require' && rootCert !== undefined),
+    // Node would check an IP address as if it were localhost.
+    checkServerIdentity: (_, peer) => (ssl === 'verify-full' ? checkServerIdentity(host, peer) : undefined),
+  })
+  await once(secured, 'secureConnect')
+  return secured
+}
 
 /** Asks for a first answer, and for that of the check. Sets the time-outs, unless a pooler shares the session with others. */
 async function begin(sql: postgres.Sql, { deadlineMs, check }: Omit<ConnectionOptions, 'address'>) {
@@ -104,7 +118,7 @@ export async function connect({ address, ...options }: ConnectionOptions) {
       ...address,
       // SCRAM means a password in this form (RFC 7677, RFC 4013), and postgres.js would send another.
       password: address.password.normalize('NFKC'),
-      ssl: tlsOptions(address),
+      ssl: false,
       max: 1,
       connect_timeout: 0,
       max_lifetime: null,
@@ -118,17 +132,16 @@ export async function connect({ address, ...options }: ConnectionOptions) {
         standard_conforming_strings: 'on',
       },
       onnotice() {},
-      onclose,
       async socket() {
         // Called again when postgres.js reconnects, which it would do for ever where a server hangs up each time.
         if (socket) throw new DatabaseUnavailable(HUNG_UP, 'unsent')
-        socket = address.host.startsWith('/')
-          ? tcpConnect(`${address.host}/.s.PGSQL.${address.port}`)
-          : tcpConnect({ host: address.host, port: address.port, noDelay: true })
+        const { host, port } = address
+        const target = host.startsWith('/') ? { path: `${host}/.s.PGSQL.${port}` } : { host, port, noDelay: true }
+        socket = tcpConnect(target).once('close', onclose)
         // Some failures come before postgres.js would listen to them.
         await Promise.race([once(socket, 'connect'), giveUp(REACH_TIMEOUT_MS)])
-        // For TLS postgres.js reads the server's name from its socket.
-        return Object.assign(socket, { host: address.host })
+        socket = await Promise.race([secure(socket, address), giveUp(CONNECT_TIMEOUT_MS)])
+        return socket
       },
     })
     // postgres.js does not reject a statement that it was given between a reset and the close.

@@ -45,9 +45,8 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
    * primary last told its position: an answer in between does not make it late. One that is promoted may then be the new primary.
    */
   function fault([isReplica, position]: Row, askedAt: number) {
-    const isAway = primary.failure() !== undefined
-    if (!isReplica && !isAway) return 'it is not a replica'
-    const judgedAt = isAway ? positions[0]?.at : undefined
+    const judgedAt = primary.failure() ? positions[0]?.at : undefined
+    if (!isReplica && judgedAt === undefined) return 'it is not a replica'
     const reached = positions.find((known) => known.position <= Number(position))
     return reached && isNew(reached.at, judgedAt) && isNew(askedAt) ? undefined : 'it is too far behind'
   }

@@ -10,6 +10,7 @@ import { addressOf } from '../../test/database.ts'
 import { main } from '../../test/process.ts'
 import { parseConfig } from '../config.ts'
 import { type Address, parseAddress } from './address.ts'
+import { connect as open, run } from './connection.ts'
 import { createPool } from './pool.ts'
 
 const dataDir = join(tmpdir(), `users-api-tls-${process.pid}`)
@@ -115,6 +116,16 @@ test('sslrootcert alone may vouch for the server, by the URL and by its parts; i
   }
   rmSync(path)
   expect(await connect('verify-full', { rootCert: path })).toMatch(/ENOENT/)
+})
+
+test('a connection may be cut while a statement is being written to it', async () => {
+  await certify('localhost')
+  const address = { ...addressOf(pg.url), host: 'localhost', ssl: 'verify-full' as const }
+  const { sql, destroy, closed } = await open({ address, applicationName: 'test' })
+  const answer = run(sql, 'select 1', [])
+  destroy()
+  await expect(answer).rejects.toThrow(/closed/i)
+  await closed
 })
 
 test('NODE_EXTRA_CA_CERTS is trusted besides', async () => {
