@@ -123,7 +123,8 @@ export function describeError(error: Error): object {
     return { code, routine, table, constraint }
   }
   if (error instanceof DatabaseUnavailable) return { reason: error.message }
-  return { name: error.name, stack: error.stack?.split('\n').filter((line) => /^ {4}at .+:\d+:\d+\)?$/.test(line)) }
+  const stack = error.stack?.split('\n').filter((line) => /^ {4}at .+:\d+:\d+\)?$/.test(line))
+  return { name: error.name, code: 'code' in error ? error.code : undefined, stack }
 }
 
 /** Gives each request its id and its log. Errors are logged where they are answered. */
