@@ -151,20 +151,21 @@ test.each([
 })
 
 test.each([
-  ['takes no connection', () => {}, 'disable'],
-  ['never speaks of TLS', () => {}, 'require'],
-  ['stops in the middle of TLS', () => 'S', 'require'],
-])('a server that %s is given up in time', async (_, answer, sslmode) => {
+  ['takes no connection', '', 'disable', 'it does not answer'],
+  ['never speaks of TLS', '', 'require', 'it does not answer'],
+  ['stops in the middle of TLS', 'S', 'require', 'it does not answer'],
+  ['has no TLS', 'N', 'require', 'it has no TLS'],
+  ['has TLS, but says more before it begins', 'S and more', 'require', 'it is no PostgreSQL'],
+  ['speaks something else', 'HTTP/1.1 400 Bad Request', 'prefer', 'it is no PostgreSQL'],
+])('a server that %s is given up in time', async (_, answer, sslmode, reason) => {
   const silent = createServer((socket) => {
     socket.on('error', () => {})
-    socket.once('data', () => socket.write(answer() ?? ''))
+    socket.once('data', () => socket.write(answer))
   })
   await once(silent.listen(0, '127.0.0.1'), 'listening')
   onTestFinished(() => void silent.close())
   const { port } = silent.address() as { port: number }
-  await expect(ask(`postgres://u:p@127.0.0.1:${port}/db?sslmode=${sslmode}`, connect)).rejects.toThrow(
-    'it does not answer',
-  )
+  await expect(ask(`postgres://u:p@127.0.0.1:${port}/db?sslmode=${sslmode}`, connect)).rejects.toThrow(reason)
 })
 
 test('where nothing takes the connection, it is given up before one that a silent server took', async () => {

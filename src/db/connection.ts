@@ -62,7 +62,7 @@ const SSL_REQUEST = Buffer.from([0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f])
 /**
  * Makes TLS of a connection, if its address asks for it. postgres.js would do it as well, but nobody else gets hold of what
  * it made: to cut the connection below TLS ends the process if something is just being written.
- * @throws DatabaseUnavailable when the server has no TLS; an error of Node when it cannot be trusted
+ * @throws DatabaseUnavailable when the server has no TLS; an error of Node when it is not trusted
  */
 async function secure(socket: Socket, { host, ssl, rootCert }: Address): Promise<Socket> {
   if (ssl === 'disable' || host.startsWith('/')) return socket
@@ -70,7 +70,7 @@ async function secure(socket: Socket, { host, ssl, rootCert }: Address): Promise
   const answer = String(await once(socket, 'data'))
   if (answer === 'N' && ssl === 'prefer') return socket
   // More than the one byte would be from someone in between (CVE-2021-23222).
-  if (answer !== 'S') throw new DatabaseUnavailable('it offers no TLS', 'unsent')
+  if (answer !== 'S') throw new DatabaseUnavailable(answer === 'N' ? 'it has no TLS' : 'it is no PostgreSQL', 'unsent')
   const secured = tlsConnect({
     socket,
     servername: isIP(host) ? '' : host,
