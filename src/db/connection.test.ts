@@ -80,7 +80,7 @@ test('over TLS a server is told the name that was asked for, and of the address 
     })
   })
   const greeter = createServer((socket) => {
-    // The driver asks for TLS first, and begins with it after the S.
+    // TLS is asked for first, and begins after the S.
     socket.once('data', () => {
       socket.write('S')
       speaker.emit('connection', socket)
@@ -154,9 +154,9 @@ test.each([
   ['takes no connection', '', 'disable', 'it does not answer'],
   ['never speaks of TLS', '', 'require', 'it does not answer'],
   ['stops in the middle of TLS', 'S', 'require', 'it does not answer'],
-  ['has no TLS', 'N', 'require', 'it has no TLS'],
-  ['has TLS, but says more before it begins', 'S and more', 'require', 'it is no PostgreSQL'],
-  ['speaks something else', 'HTTP/1.1 400 Bad Request', 'prefer', 'it is no PostgreSQL'],
+  ['has no TLS', 'N', 'require', 'it offers no TLS'],
+  ['has TLS, but says more before it begins', 'S and more', 'require', 'it offers no TLS'],
+  ['speaks something else', 'HTTP/1.1 400 Bad Request', 'prefer', 'it offers no TLS'],
 ])('a server that %s is given up in time', async (_, answer, sslmode, reason) => {
   const silent = createServer((socket) => {
     socket.on('error', () => {})

@@ -70,12 +70,12 @@ async function secure(socket: Socket, { host, ssl, rootCert }: Address): Promise
   const answer = String(await once(socket, 'data'))
   if (answer === 'N' && ssl === 'prefer') return socket
   // More than the one byte would be from someone in between (CVE-2021-23222).
-  if (answer !== 'S') throw new DatabaseUnavailable(answer === 'N' ? 'it has no TLS' : 'it is no PostgreSQL', 'unsent')
+  if (answer !== 'S') throw new DatabaseUnavailable('it offers no TLS', 'unsent')
   const secured = tlsConnect({
     socket,
     servername: isIP(host) ? '' : host,
     ca: rootCert && readFileSync(rootCert),
-    rejectUnauthorized: ssl.startsWith('verify') || (ssl === 'require' && rootCert !== undefined),
+    rejectUnauthorized: ssl.startsWith('verify') || (ssl === 'require' && Boolean(rootCert)),
     // Node would check an IP address as if it were localhost.
     checkServerIdentity: (_, peer) => (ssl === 'verify-full' ? checkServerIdentity(host, peer) : undefined),
   })

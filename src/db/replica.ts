@@ -26,9 +26,10 @@ const POSITION = `select pg_is_in_recovery(), pg_wal_lsn_diff(
 export function createDatabase(config: Config & Pick<PoolOptions, 'applicationName' | 'onChange'>): Pool {
   const options: PoolOptions = { ...config, connections: config.DB_CONNECTIONS }
   if (!config.readAddress) return createPool(options)
-  // After a failover its name may lead to the old primary for a while, which shows what it was sent, however late.
-  const isPrimary = { text: POSITION, fault: ([isReplica]: Row) => (isReplica ? 'it is a replica now' : undefined) }
-  const primary = createPool({ ...options, silenceMs: PATIENCE_MS, check: isPrimary })
+  // After a failover the primary's name may lead to the old one for a while, which shows what it was sent, however late.
+  const fallen = ([isReplica]: Row) => (isReplica ? 'it is a replica now' : undefined)
+  const check = { text: 'select pg_is_in_recovery()', fault: fallen }
+  const primary = createPool({ ...options, silenceMs: PATIENCE_MS, check })
   const replicaOptions = { ...options, address: config.readAddress, check: { text: POSITION, fault } }
   const patienceMs = Math.min(PATIENCE_MS, options.deadlineMs / 2)
   /** The primary's positions, the newest first, each with the time just before it was asked for. */
@@ -41,7 +42,7 @@ export function createDatabase(config: Config & Pick<PoolOptions, 'applicationNa
   const isNew = (at: number, now = performance.now()) => now - at < config.DB_READ_MAX_LAG_MS
 
   /**
-   * Why a server that answered so may not be read from. While the primary is away, it stays as current as it was when the
+   * Why a server that answered so may not be read from. While the primary is away, a replica stays as current as it was when the
    * primary last told its position: an answer in between does not make it late. One that is promoted may then be the new primary.
    */
   function fault([isReplica, position]: Row, askedAt: number) {

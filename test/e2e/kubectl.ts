@@ -92,7 +92,7 @@ export async function until<T>(what: string, seconds: number, probe: () => Promi
  * @returns what kubectl says, an object a line
  */
 export async function apply(kustomization: string, change = '', namespace = NAMESPACE): Promise<string[]> {
-  // Beside a copy of ours, because other tests copy the project meanwhile.
+  // Not in the project, whose files other tests copy meanwhile: beside a copy of its `kustomize`.
   const folder = await mkdtemp(join(tmpdir(), 'kustomization-'))
   try {
     const image = process.env.E2E_IMAGE
