@@ -51,6 +51,8 @@ const RENEW_INTERVAL_MS = 1000
 const READ_ATTEMPTS = 3
 /** Less time than this is not enough for an answer: the statement is not sent. */
 const SEND_MARGIN_MS = 50
+/** So long nothing is prepared after a prepared statement was stale: behind a pooler the next one would be, too. */
+const UNPREPARED_MS = 10_000
 /** Of the deadline, the silence after which a new connection tells whether the database answers at all. */
 const SUSPICION_SHARE = 0.25
 
@@ -88,6 +90,7 @@ export function createPool(options: PoolOptions) {
   const opened = Promise.withResolvers<void>()
   let opening = 0
   let renewedAt = Number.NEGATIVE_INFINITY
+  let staleAt = Number.NEGATIVE_INFINITY
   /** Why nothing can be asked now, and why nothing can be written. */
   let outage: DatabaseUnavailable | undefined
   let writeFailure: DatabaseUnavailable | undefined
@@ -314,12 +317,12 @@ export function createPool(options: PoolOptions) {
     if (!parameters.every(isParameter)) throw new TypeError('Only text, numbers, booleans and null can be sent.')
     const start = performance.now()
     const until = Math.min(latest, start + deadlineMs)
-    let prepare = true
     for (let attempt = 1; ; attempt++) {
       try {
         const reason = refusal({ use, until, source })
         if (reason) throw reason
         const [since, spans] = [performance.now(), requestSpans.getStore()]
+        const prepare = since - staleAt > UNPREPARED_MS
         const rows = await new Promise<Row[]>((resolve, reject) => {
           waiting[use].add({ use, text, parameters, prepare, until, source, since, spans, resolve, reject })
           dispatch()
@@ -331,7 +334,7 @@ export function createPool(options: PoolOptions) {
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
         // A pooler's connections keep what a migration made invalid: the next attempt does without.
-        if (error.isStale) prepare = false
+        if (error.isStale) staleAt = performance.now()
         const isPassing = error.isMomentary || (error.reached === 'lost' && attempt < READ_ATTEMPTS)
         if ((error.isStale || (use !== 'write' && isPassing)) && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') noteWrite(start, error)

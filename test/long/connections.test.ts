@@ -19,7 +19,8 @@ test('a rollout of twelve pods under load never uses up the connections, and idl
     await pg.stop()
   })
   // A machine that is busy answers late. It must not look like one that has no connections.
-  const patience = { STARTUP_WAIT_MS: '60000', DEADLINE_MS: '60000', DRAIN_DELAY_MS: '15000' }
+  const arrival = { HEADERS_TIMEOUT_MS: '120000', REQUEST_TIMEOUT_MS: '120000' }
+  const patience = { STARTUP_WAIT_MS: '60000', DEADLINE_MS: '60000', DRAIN_DELAY_MS: '15000', ...arrival }
   const env = { DATABASE_URL: pg.url, PORT: '0', HOST: '127.0.0.1', ...patience }
   expect(await main(['migrate'], env).exited).toBe(0)
   await admin`insert into users (username, email) select 'u' || i, 'u' || i || '@example.com' from generate_series(1, 20000) i`
