@@ -51,8 +51,8 @@ const RENEW_INTERVAL_MS = 1000
 const READ_ATTEMPTS = 3
 /** Less time than this is not enough for an answer: the statement is not sent. */
 const SEND_MARGIN_MS = 50
-/** So long nothing is prepared after a prepared statement was stale: behind a pooler the next one would be, too. */
-const UNPREPARED_MS = 10_000
+/** So long nothing is prepared after a migration made a statement stale: a pooler's connections keep those that they have. */
+const UNPREPARED_MS = 5000
 /** Of the deadline, the silence after which a new connection tells whether the database answers at all. */
 const SUSPICION_SHARE = 0.25
 
@@ -60,7 +60,6 @@ type Work = {
   use: Use
   text: string
   parameters: readonly Parameter[]
-  prepare: boolean
   until: number
   source: Source | undefined
   /** When it was asked for. */
@@ -266,7 +265,7 @@ export function createPool(options: PoolOptions) {
     const end = (errorType?: string) =>
       events.emit('statement', work.text, performance.now() - link.since, work.spans ?? [], errorType)
     try {
-      const rows = await run(link.sql, work.text, work.parameters, work.prepare)
+      const rows = await run(link.sql, work.text, work.parameters, link.since - staleAt > UNPREPARED_MS)
       end()
       hear()
       work.resolve(rows)
@@ -274,6 +273,7 @@ export function createPool(options: PoolOptions) {
     } catch (error) {
       end(error instanceof postgres.PostgresError ? error.code : 'lost')
       const reason = unavailable(error)
+      if (reason?.isStale) staleAt = performance.now()
       if (reason?.reached !== 'lost') hear()
       // Idle connections may be lost as well: the next attempt gets one that is new or has just answered.
       else drop(...idle())
@@ -322,9 +322,8 @@ export function createPool(options: PoolOptions) {
         const reason = refusal({ use, until, source })
         if (reason) throw reason
         const [since, spans] = [performance.now(), requestSpans.getStore()]
-        const prepare = since - staleAt > UNPREPARED_MS
         const rows = await new Promise<Row[]>((resolve, reject) => {
-          waiting[use].add({ use, text, parameters, prepare, until, source, since, spans, resolve, reject })
+          waiting[use].add({ use, text, parameters, until, source, since, spans, resolve, reject })
           dispatch()
         })
         if (use === 'write') noteWrite(start)
@@ -333,8 +332,6 @@ export function createPool(options: PoolOptions) {
         if (!(error instanceof DatabaseUnavailable)) throw error
         // After a failover the old primary still answers, but only reads.
         if (error.code === '25006' && performance.now() - renewedAt > RENEW_INTERVAL_MS) renew()
-        // A pooler's connections keep what a migration made invalid: the next attempt does without.
-        if (error.isStale) staleAt = performance.now()
         const isPassing = error.isMomentary || (error.reached === 'lost' && attempt < READ_ATTEMPTS)
         if ((error.isStale || (use !== 'write' && isPassing)) && performance.now() < until - SEND_MARGIN_MS) continue
         if (use === 'write') noteWrite(start, error)

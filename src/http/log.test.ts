@@ -241,4 +241,8 @@ test.each([
   expect(JSON.stringify(describeError(error))).not.toContain('alice')
   const stack = expect.not.arrayContaining([expect.stringContaining('alice')])
   expect(describeError(new TypeError('x\n    at alice'))).toMatchObject({ stack })
+  expect(describeError(Object.assign(new Error('alice'), { code: 'EBADF' }))).toMatchObject({
+    name: 'Error',
+    code: 'EBADF',
+  })
 })

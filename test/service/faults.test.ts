@@ -523,17 +523,13 @@ test("a migration that changes columns' types under load gives nobody another us
   running = false
   await Promise.all(clients)
   expect(wrong).toEqual([])
-  // A machine that is busy answers late, and that is not what is looked for.
-  const patient = await startApi({ DATABASE_URL: urlAt(proxy.port), DEADLINE_MS: '30000' })
-  onTestFinished(() => patient.close())
   // Behind a pooler each of its connections finds that for itself, and a change may come to one after the other.
   for (const type of ['varchar(80)', 'text', 'varchar(90)']) {
     const change = (email: string) =>
-      Promise.all(users.map(({ id }) => patient.request('PATCH', `/users/${id}`, { email: `${id}${email}` })))
+      Promise.all(users.map(({ id }) => api.request('PATCH', `/users/${id}`, { email: `${id}${email}` })))
     await change('@before.example')
     await admin.unsafe(`alter table users alter column username type ${type}`)
-    const statuses = new Set((await change('@after.example')).map(({ status }) => status))
-    expect([patient.told, statuses]).toEqual([[], new Set([200])])
+    expect(new Set((await change('@after.example')).map(({ status }) => status))).toEqual(new Set([200]))
   }
   expect((await create()).status).toBe(201)
 })
@@ -564,7 +560,7 @@ test('one statement and one round trip a request, prepared by name', async () =>
   // Each connection prepares a statement at its first use, by Parse and Describe. Then there is Bind, Execute, Sync.
   let round = 0
   await vi.waitFor(async () => expect([...new Set(Object.values(await sent(++round)))]).toEqual(['BES']), {
-    timeout: 30_000,
+    timeout: 10_000,
   })
   // Those of one moment share statements; on a busy machine they come in several moments.
   await Promise.all(Array.from({ length: 40 }, () => create()))
