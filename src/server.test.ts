@@ -4,6 +4,8 @@ import { performance } from 'node:perf_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type Api, problemIn, startApi } from '../test/api.ts'
+import { parseConfig } from './config.ts'
+import { startServer } from './server.ts'
 
 let api: Api
 beforeAll(async () => {
@@ -102,4 +104,20 @@ describe('slow and silent clients', () => {
     }
     expect((await api.request('GET', '/users')).status).toBe(200)
   })
+})
+
+test('a stop cuts no answer whose end has not been sent yet', async () => {
+  const text = 'x'.repeat(32 * 1024 * 1024)
+  const config = parseConfig({ HOST: '127.0.0.1', DRAIN_DELAY_MS: '0' })
+  const fetch = () => new Response(text)
+  const server = await startServer({ ...config, PORT: 0, fetch, stopping: new AbortController().signal })
+  const socket = connect(server.port, '127.0.0.1').pause()
+  socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
+  await once(socket, 'readable')
+  const stopped = server.stop()
+  await sleep(50)
+  let answer = ''
+  for await (const part of socket.setEncoding('latin1')) answer += part
+  expect(answer.split('\r\n\r\n')[1]?.length).toBe(text.length)
+  await stopped
 })

@@ -14,22 +14,8 @@ export type ServerOptions = Config & {
 
 /** How often Node looks for requests that are too slow. */
 const CHECK_INTERVAL_MS = 1000
-
-/**
- * Cuts a client that has not taken by one look what waited for it at the look before. Node cuts only those that take
- * nothing: one that takes a byte now and then would hold its answer in memory, or its place of a stream, for ever.
- */
-function cutIfSlow(socket: Socket, intervalMs: number) {
-  /** The bytes that it must have taken by the next look. */
-  let due = 0
-  const look = () => {
-    if (socket.bytesWritten - socket.writableLength < due) socket.destroy()
-    due = socket.bytesWritten
-  }
-  // After a pause of the process, first what was taken meanwhile.
-  const timer = setInterval(() => setImmediate(look), intervalMs)
-  socket.once('close', () => clearInterval(timer))
-}
+/** How often a stop looks whether all answers have been sent. */
+const SENDING_INTERVAL_MS = 20
 
 /** Listens; rejects when it cannot. */
 export async function startServer(options: ServerOptions) {
@@ -46,7 +32,24 @@ export async function startServer(options: ServerOptions) {
     joinDuplicateHeaders: true,
   })
   server.timeout = options.IDLE_TIMEOUT_MS
-  if (server.timeout > 0) server.on('connection', (socket) => cutIfSlow(socket, server.timeout))
+  /** The open connections, each with the bytes that its client must have taken by the next look. */
+  const due = new Map<Socket, number>()
+  server.on('connection', (socket) => {
+    due.set(socket, 0)
+    socket.once('close', () => due.delete(socket))
+  })
+  /**
+   * Cuts who has not taken by one look what waited for it at the look before. Node cuts only those that take nothing: one
+   * that takes a byte now and then would hold its answer in memory, or its place of a stream, for ever.
+   */
+  function cutSlowReaders() {
+    for (const [socket, bytes] of due) {
+      if (socket.bytesWritten - socket.writableLength < bytes) socket.destroy()
+      due.set(socket, socket.bytesWritten)
+    }
+  }
+  // After a pause of the process, first what was taken meanwhile.
+  const looks = server.timeout > 0 ? setInterval(() => setImmediate(cutSlowReaders), server.timeout) : undefined
   server.maxConnections = options.MAX_CONNECTIONS
   // Not logged: a flood of connections must not become one of lines.
   server.on('drop', () => events.emit('refused', 'connections'))
@@ -57,11 +60,16 @@ export async function startServer(options: ServerOptions) {
   await once(server, 'listening')
 
   async function stop() {
+    const until = performance.now() + options.SHUTDOWN_TIMEOUT_MS
     await sleep(options.DRAIN_DELAY_MS)
+    // `close` takes a connection for idle when its answer is made, and cuts it although the client has not taken all of it.
+    const isSending = () => [...due.keys()].some(({ writableLength }) => writableLength > 0)
+    while (isSending() && performance.now() < until) await sleep(SENDING_INTERVAL_MS)
     const closed = new Promise((resolve) => server.close(resolve))
     // A connection whose last answer began before stays open for a second more at most, which is Node's margin.
     server.keepAliveTimeout = 1
-    await Promise.race([closed, sleep(options.SHUTDOWN_TIMEOUT_MS - options.DRAIN_DELAY_MS)])
+    await Promise.race([closed, sleep(until - performance.now())])
+    clearInterval(looks)
     server.closeAllConnections()
   }
 
