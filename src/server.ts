@@ -4,7 +4,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from './config.ts'
 import { events } from './events.ts'
-import { createListener, MAX_HEADER_BYTES, refuseBroken } from './http/listener.ts'
+import { createListener, hasUnsentEnd, MAX_HEADER_BYTES, refuseBroken } from './http/listener.ts'
 
 export type ServerOptions = Config & {
   fetch: Parameters<typeof createListener>[0]
@@ -14,7 +14,7 @@ export type ServerOptions = Config & {
 
 /** How often Node looks for requests that are too slow. */
 const CHECK_INTERVAL_MS = 1000
-/** How often a stop looks whether all answers have been sent. */
+/** How often a stop looks whether the answers that are made have been sent. */
 const SENDING_INTERVAL_MS = 20
 
 /** Listens; rejects when it cannot. */
@@ -63,8 +63,7 @@ export async function startServer(options: ServerOptions) {
     const until = performance.now() + options.SHUTDOWN_TIMEOUT_MS
     await sleep(options.DRAIN_DELAY_MS)
     // `close` takes a connection for idle when its answer is made, and cuts it although the client has not taken all of it.
-    const isSending = () => [...due.keys()].some(({ writableLength }) => writableLength > 0)
-    while (isSending() && performance.now() < until) await sleep(SENDING_INTERVAL_MS)
+    while ([...due.keys()].some(hasUnsentEnd) && performance.now() < until) await sleep(SENDING_INTERVAL_MS)
     const closed = new Promise((resolve) => server.close(resolve))
     // A connection whose last answer began before stays open for a second more at most, which is Node's margin.
     server.keepAliveTimeout = 1

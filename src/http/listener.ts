@@ -55,6 +55,9 @@ const responses = new WeakMap<Duplex, ServerResponse[]>()
 /** The responses of a connection that have not been sent. */
 const unsent = (socket: Duplex) => (responses.get(socket) ?? []).filter((response) => !response.writableFinished)
 
+/** Whether an answer is made, and its end waits for the client to take it. */
+export const hasUnsentEnd = (socket: Duplex) => unsent(socket).some(({ writableEnded }) => writableEnded)
+
 /** Node's listener for `clientError`: what the parser refuses, and what does not arrive in time. */
 export function refuseBroken(error: NodeJS.ErrnoException, socket: Duplex) {
   const due = unsent(socket).at(-1)
