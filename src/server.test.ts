@@ -121,3 +121,17 @@ test('a stop cuts no answer whose end has not been sent yet', async () => {
   expect(answer.split('\r\n\r\n')[1]?.length).toBe(text.length)
   await stopped
 })
+
+test('a stop waits neither for who has sent nothing nor for who took a whole answer, and times out half a request', async () => {
+  const times = { HEADERS_TIMEOUT_MS: '2000', DRAIN_DELAY_MS: '0', SHUTDOWN_TIMEOUT_MS: '60000' }
+  const service = await startApi({ ...times, DATABASE_URL: api.database?.url ?? '' })
+  const clients = ['', 'GET /livez HTTP/1.1\r\nHost: a\r\n\r\n', 'GET /livez HTTP/1.1\r\nHo'].map((text) => {
+    const client = { socket: connect(service.port, '127.0.0.1').setEncoding('utf8'), answer: '' }
+    client.socket.on('data', (part) => (client.answer += part)).on('error', () => {})
+    client.socket.write(text)
+    return client
+  })
+  await expect.poll(() => clients[1]?.answer).toMatch(/^HTTP\/1\.1 200 /)
+  await service.close()
+  expect(clients.map(({ answer }) => answer.slice(0, 12))).toEqual(['', 'HTTP/1.1 200', 'HTTP/1.1 408'])
+})

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import type { AddressInfo, Socket } from 'node:net'
+import { type AddressInfo, Server, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from './config.ts'
 import { events } from './events.ts'
@@ -62,12 +62,16 @@ export async function startServer(options: ServerOptions) {
   async function stop() {
     const until = performance.now() + options.SHUTDOWN_TIMEOUT_MS
     await sleep(options.DRAIN_DELAY_MS)
-    // `close` takes a connection for idle when its answer is made, and cuts it although the client has not taken all of it.
-    while ([...due.keys()].some(hasUnsentEnd) && performance.now() < until) await sleep(SENDING_INTERVAL_MS)
-    const closed = new Promise((resolve) => server.close(resolve))
+    // Not the `close` of HTTP: it ends the time-outs of requests, and takes a connection for idle whose answer is made, but
+    // whose client has not taken all of it.
+    const closed = new Promise((resolve) => Server.prototype.close.call(server, resolve))
     // A connection whose last answer began before stays open for a second more at most, which is Node's margin.
     server.keepAliveTimeout = 1
-    await Promise.race([closed, sleep(until - performance.now())])
+    // Opened in advance for a request that never came, as browsers do.
+    for (const socket of due.keys()) if (socket.bytesRead === 0) socket.destroy()
+    while ([...due.keys()].some(hasUnsentEnd) && performance.now() < until) await sleep(SENDING_INTERVAL_MS)
+    server.closeIdleConnections()
+    await Promise.race([closed, sleep(Math.max(0, until - performance.now()))])
     clearInterval(looks)
     server.closeAllConnections()
   }
