@@ -172,3 +172,13 @@ test('a result may be a promise, which holds up no other item and no batch', asy
   await turn()
   expect(outcomes[0]).toEqual({ error })
 })
+
+test('a result that is a promise comes before the deadline of its item, or not at all', async () => {
+  const { ask } = gathering({ run: async (items) => items.map(() => Promise.withResolvers<string>().promise) })
+  const [first, second] = [outcomeOf(ask('a', SECOND)), outcomeOf(ask('b', 3 * SECOND))]
+  await turn()
+  vi.advanceTimersByTime(SECOND)
+  await turn()
+  expect(first.error).toMatchObject({ reached: 'lost' })
+  expect(second).toEqual({})
+})

@@ -33,7 +33,9 @@ const TICK_MS = 100
  * is under way is left to its batch.
  */
 export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () => 1 }: GatherOptions<Item, Result>) {
-  const inFlight = new Set<Entry<Item, Result>[]>()
+  let inFlight = 0
+  /** The batches whose items have not all been answered. */
+  const unanswered = new Set<Entry<Item, Result>[]>()
   let waiting: Entry<Item, Result>[] = []
 
   // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
@@ -44,7 +46,7 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
     const isLate = ({ until }: { until: number }) => until <= now
     for (const { reject } of waiting.filter(isLate)) reject(TOO_LATE)
     waiting = waiting.filter((entry) => !isLate(entry))
-    for (const { reject } of [...inFlight].flat().filter(isLate)) reject(NO_ANSWER)
+    for (const { reject } of [...unanswered].flat().filter(isLate)) reject(NO_ANSWER)
   }
 
   /** The first items that fit in one batch. */
@@ -58,24 +60,32 @@ export function gather<Item, Result>({ run, maxInFlight, maxWeight, weigh = () =
   }
 
   async function send(batch: Entry<Item, Result>[]) {
-    inFlight.add(batch)
+    inFlight++
+    unanswered.add(batch)
     const items = batch.map(({ item }) => item)
     const until = batch.reduce((latest, entry) => Math.max(latest, entry.until), 0)
+    /** The results that have not come. */
+    const late: Promise<void>[] = []
     try {
       // Many items may be of one request.
       const spans = [...new Set(batch.flatMap((entry) => entry.spans ?? []))]
       const results = await requestSpans.run(spans, run, items, until)
-      for (const [i, result] of results.entries()) batch[i]?.resolve(result)
+      for (const [i, result] of results.entries()) {
+        if (result instanceof Promise) late.push(result.then(batch[i]?.resolve, batch[i]?.reject))
+        else batch[i]?.resolve(result)
+      }
     } catch (error) {
       for (const { reject } of batch) reject(error)
     }
-    inFlight.delete(batch)
+    inFlight--
     if (waiting.length > 0) setImmediate(setImmediate, flush)
+    await Promise.all(late)
+    unanswered.delete(batch)
   }
 
   /** Runs at the end of a turn of the event loop, when every request that came with it has been read. */
   function flush() {
-    while (waiting.length > 0 && inFlight.size < maxInFlight) void send(nextBatch())
+    while (waiting.length > 0 && inFlight < maxInFlight) void send(nextBatch())
   }
 
   return (item: Item, until: number): Promise<Result> =>
