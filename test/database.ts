@@ -35,6 +35,7 @@ export const waitingForLock = ({ sql }: TestDatabase, count: number) =>
     .toHaveLength(count)
 
 export type TestPool = Pool & {
+  url: string
   sql: postgres.Sql
   /** Run a statement with the pool's own deadline. */
   read(text: string, parameters?: readonly Parameter[]): Promise<Row[]>
@@ -59,6 +60,7 @@ export async function createTestPool({ empty = false, ...options }: Partial<Pool
   const within = () => performance.now() + pool.deadlineMs
   return {
     ...pool,
+    url,
     sql,
     read: (text: string, parameters: readonly Parameter[] = []) => pool.query('read', text, parameters, within()),
     write: (text: string, parameters: readonly Parameter[] = []) => pool.query('write', text, parameters, within()),

@@ -9,6 +9,8 @@ export type FaultyNetwork = {
   sent(): string
   /** Silent: nothing arrives any more, on old and new connections, and nothing is refused. */
   silence(on: boolean): void
+  /** Open connections fall silent for good, and new ones are as ever: what stood in between has forgotten them. */
+  forget(): void
   /** Slow: what PostgreSQL sends arrives so much later, on old and new connections. */
   delay(ms: number): void
   /** Ends every connection, with a reset. */
@@ -43,6 +45,13 @@ export async function startProxy(target: number | number[], port = 0): Promise<F
     }
   }
 
+  function forget() {
+    for (const [client, upstream, late] of pairs) {
+      client.unpipe(upstream).pause()
+      upstream.unpipe(late).pause()
+    }
+  }
+
   const server = createServer({ noDelay: true }, (client) => {
     const upstream = connect({ port: targets[count++ % targets.length] ?? 0, host: '127.0.0.1', noDelay: true })
     const late = new Transform({ transform: (chunk, _, done) => void setTimeout(done, delayMs, null, chunk) })
@@ -71,16 +80,11 @@ export async function startProxy(target: number | number[], port = 0): Promise<F
     },
     silence(on) {
       silent = on
-      for (const [client, upstream, late] of pairs) {
-        if (on) {
-          client.unpipe(upstream).pause()
-          upstream.unpipe(late).pause()
-        } else {
-          // A connection that came meanwhile is piped already: twice would send each byte twice.
-          client.unpipe(upstream).pipe(upstream).unpipe(late).pipe(late)
-        }
-      }
+      if (on) return forget()
+      // A connection that came meanwhile is piped already: twice would send each byte twice.
+      for (const [client, upstream, late] of pairs) client.unpipe(upstream).pipe(upstream).unpipe(late).pipe(late)
     },
+    forget,
     delay(ms) {
       delayMs = ms
     },

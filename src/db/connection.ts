@@ -83,11 +83,15 @@ async function secure(socket: Socket, { host, ssl, rootCert }: Address): Promise
   return secured
 }
 
-/** Asks for a first answer, and for that of the check. Sets the time-outs, unless a pooler shares the session with others. */
+/**
+ * Asks for a first answer, and for that of the check. Sets the time-outs, unless a pooler shares the session with others: then
+ * its process is not known either.
+ */
 async function begin(sql: postgres.Sql, { deadlineMs, check }: Omit<ConnectionOptions, 'address'>) {
   const answer = await sql`select pg_backend_pid() as pid`
   // A pooler names another process. Behind it the defaults of the API's role hold, which `migrate` sets.
-  if (deadlineMs && answer[0]?.pid === answer.state.pid) {
+  const pid = answer[0]?.pid === answer.state.pid ? answer.state.pid : undefined
+  if (deadlineMs && pid) {
     const settings = serverTimeouts(deadlineMs).map((setting) => `set ${setting}`)
     await sql.unsafe(settings.join('; '))
   }
@@ -95,7 +99,7 @@ async function begin(sql: postgres.Sql, { deadlineMs, check }: Omit<ConnectionOp
   const [row = []] = check ? await run(sql, check.text, []) : []
   const fault = check?.fault(row, askedAt)
   if (fault) throw new DatabaseUnavailable(fault, 'unsent')
-  return { row, askedAt }
+  return { row, askedAt, pid }
 }
 
 /**

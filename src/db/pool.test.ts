@@ -1,6 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { createTestPool, type TestPool } from '../../test/database.ts'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test } from 'vitest'
+import { addressOf, createTestPool, type TestPool } from '../../test/database.ts'
+import { startProxyTo } from '../../test/proxy.ts'
+import { createPool } from './pool.ts'
 
 const DEADLINE_MS = 2000
 
@@ -132,6 +134,42 @@ describe('deadlines', () => {
     await sleep(1500)
     expect(await db.backends()).toEqual(expect.arrayContaining(before))
     await db.write('select 1')
+  })
+
+  test('closing does not wait for a silent connection that carries nothing', async () => {
+    const { network, url } = await startProxyTo(db.url)
+    onTestFinished(network.close)
+    const pool = createPool({
+      address: addressOf(url),
+      applicationName: 'test',
+      connections: 9,
+      deadlineMs: DEADLINE_MS,
+    })
+    await pool.opened
+    network.silence(true)
+    // Longer than a test may take.
+    await pool.close(600_000)
+  })
+
+  test('writes that were lost on the way, while the database answers, give their connections back', async () => {
+    const { network, url } = await startProxyTo(db.url)
+    onTestFinished(network.close)
+    // Locks time out only when all writes are long since waiting.
+    const options = { applicationName: 'test', connections: 9, deadlineMs: 20_000 }
+    const pool = createPool({ ...options, address: addressOf(url) })
+    onTestFinished(() => pool.close(0))
+    await pool.opened
+    const within = () => performance.now() + DEADLINE_MS
+    const unlock = await lockUsers(7)
+    const change = 'update users set version = 2 where username = $1'
+    const writes = Array.from({ length: 7 }, (_, i) => pool.query('write', change, [`locked${i + 1}`], within()))
+    const outcomes = Promise.allSettled(writes)
+    await expect.poll(lockWaiters).toBe(7)
+    network.forget()
+    await unlock()
+    expect((await outcomes).map(({ status }) => status)).toEqual(Array(7).fill('rejected'))
+    await expect.poll(() => pool.query('write', ...insert('next'), within()).catch(() => undefined)).toHaveLength(1)
+    expect(await pool.query('read', 'select count(*)::int from users', [], within())).toEqual([[8]])
   })
 
   test('writes that fail alone are told of once, and once when they succeed again', async () => {

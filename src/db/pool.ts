@@ -47,8 +47,11 @@ const TICK_MS = 100
 const IDLE_TIMEOUT_MS = 10_000
 const RECONNECT_INTERVAL_MS = 250
 const RENEW_INTERVAL_MS = 1000
+const TRACE_INTERVAL_MS = 1000
 /** A read is sent so often if its connection is lost each time: when all are cut, the next may be about to end as well. */
 const READ_ATTEMPTS = 3
+/** How long a connection that carries nothing may take to close. */
+const CLOSE_TIMEOUT_MS = 500
 /** Less time than this is not enough for an answer: the statement is not sent. */
 const SEND_MARGIN_MS = 50
 /** So long nothing is prepared after a migration made a statement stale: a pooler's connections keep those that they have. */
@@ -97,6 +100,8 @@ export function createPool(options: PoolOptions) {
   let heardAt = performance.now()
   let writtenAt = Number.NEGATIVE_INFINITY
   let silentAt = Number.NEGATIVE_INFINITY
+  /** When PostgreSQL was asked what became of late writes. */
+  let tracedAt = Number.NEGATIVE_INFINITY
   let closed = false
 
   // After a pause of this process the answers may lie in the sockets: they are read before anything is judged.
@@ -189,7 +194,7 @@ export function createPool(options: PoolOptions) {
     if (closed) return STOPPING
     const reason = source ? failure() : outage
     if (reason) return reason
-    if (use === 'write' && stuckWrites() >= maxWrites) return STUCK
+    if (use === 'write' && stuckWrites().length >= maxWrites) return STUCK
     return until - performance.now() < SEND_MARGIN_MS ? TOO_LATE : undefined
   }
 
@@ -204,7 +209,7 @@ export function createPool(options: PoolOptions) {
 
   const running = (use: Use) => [...links].filter(({ work }) => work?.use === use).length
   const isLate = ({ work }: Link) => work !== undefined && performance.now() > work.until
-  const stuckWrites = () => [...links].filter((link) => link.work?.use === 'write' && isLate(link)).length
+  const stuckWrites = () => [...links].filter((link) => link.work?.use === 'write' && isLate(link))
 
   /** How many more statements of this use may run. */
   function allowance(use: Use) {
@@ -227,7 +232,7 @@ export function createPool(options: PoolOptions) {
   function askFirst(link: Link, next: Work) {
     const askedAt = performance.now()
     function resolve([row = []]: Row[]) {
-      link.checked = { row, askedAt }
+      link.checked = { ...link.checked, row, askedAt }
       if (check?.fault(row, askedAt)) drop(link)
     }
     void send(link, { ...next, use: 'read', text: check?.text ?? 'select 1', parameters: [], resolve, reject() {} })
@@ -290,6 +295,17 @@ export function createPool(options: PoolOptions) {
     dispatch()
   }
 
+  /** Drops late writes that PostgreSQL is not busy with: they, or their answers, were lost on the way. */
+  async function traceStuckWrites(askedAt: number) {
+    tracedAt = askedAt
+    const rows = await query('read', ACTIVE, [], askedAt + deadlineMs).catch(() => [])
+    const active = new Set(rows.map(([pid]) => pid))
+    // One that was not late then may have been on its way to PostgreSQL.
+    const isLost = ({ work, checked: { pid } }: Link) => pid && !active.has(pid) && work && work.until < askedAt
+    // None at all, not even the one that answers: PostgreSQL keeps no account of them.
+    if (active.size > 0) drop(...stuckWrites().filter(isLost))
+  }
+
   function tick() {
     const now = performance.now()
     if (isSilent([...allWaiting(), ...working()], silenceMs)) silentAt = now
@@ -300,6 +316,7 @@ export function createPool(options: PoolOptions) {
       // PostgreSQL has long ended a statement that changes nothing. A commit may still wait, for a disk or a standby.
       if (isRetired(link) || (link.work?.use !== 'write' && now - link.since > deadlineMs)) drop(link)
     }
+    if (stuckWrites().length > 0 && now - tracedAt > TRACE_INTERVAL_MS) void traceStuckWrites(now)
     // The idle connections may be as silent as those that wait.
     if (nobodyAnswers()) drop(...idle())
     const [oldest] = idle()
@@ -361,12 +378,17 @@ export function createPool(options: PoolOptions) {
       closed = true
       clearInterval(ticker)
       rejectHopeless()
-      await Promise.all([...links].map(({ sql }) => sql.end({ timeout: timeoutMs / 1000 })))
+      // Where nobody waits for an answer, there is no use in waiting for a database that may be silent.
+      const timeoutOf = (link: Link) => (link.work && !isLate(link) ? timeoutMs : Math.min(CLOSE_TIMEOUT_MS, timeoutMs))
+      await Promise.all([...links].map((link) => link.sql.end({ timeout: timeoutOf(link) / 1000 })))
       // Whoever waited for an answer has heard of it by now.
       await sleep(0)
     },
   }
 }
+
+/** The processes that work for this role. One whose commit waits for a standby is among them. */
+const ACTIVE = `select pid from pg_stat_activity where usename = current_user and state = 'active'`
 
 /** postgres.js would make text of a Date, and something else of an array. */
 const isParameter = (value: unknown) => value === null || ['string', 'number', 'boolean'].includes(typeof value)
