@@ -67,6 +67,13 @@ test('applies what is missing, and nothing the second time', async () => {
   expect(await columns()).toContain('note')
 })
 
+test('a process that pauses amid a migration, or whose machine is gone, holds no lock for long', async () => {
+  await run(
+    withMigration("create table seen as select current_setting('idle_in_transaction_session_timeout') as bound"),
+  )
+  expect(await database.sql`select bound from seen`).toEqual([{ bound: '10s' }])
+})
+
 test('is safe when eight processes start at once', async () => {
   const processes = Array.from({ length: 8 }, () => main(['migrate'], { DATABASE_URL: database.url }))
   expect(await Promise.all(processes.map(({ exited }) => exited))).toEqual(Array(8).fill(0))

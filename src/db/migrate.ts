@@ -16,6 +16,8 @@ const LOCK_KEY = 7_203_411
 const MIN_VERSION = 180_000
 /** While a migration waits for a table, everybody else who needs it waits behind it. */
 const LOCK_TIMEOUT_MS = 1000
+/** A process that pauses, or whose machine is gone, holds its locks no longer than that. */
+const IDLE_TIMEOUT_MS = 10_000
 const CLOSE_TIMEOUT_S = 1
 /** SQLSTATEs (PostgreSQL, appendix A). */
 const LOCK_NOT_AVAILABLE = '55P03'
@@ -44,7 +46,8 @@ async function attempt(address: Address, migrations: MigrationMeta[], api: Migra
   try {
     // Not sql.begin: when the connection closes meanwhile, postgres.js throws where nothing can catch it.
     // The time-outs are set here, because a pooler refuses or drops them as options of the connection.
-    await sql.unsafe(`begin; set local statement_timeout = 0; set local lock_timeout = ${LOCK_TIMEOUT_MS}`)
+    await sql.unsafe(`begin; set local statement_timeout = 0; set local lock_timeout = ${LOCK_TIMEOUT_MS};
+      set local idle_in_transaction_session_timeout = ${IDLE_TIMEOUT_MS}`)
     await checkServer(sql)
     const [row] = await sql`select pg_try_advisory_xact_lock(${LOCK_KEY}) as locked`
     if (!row?.locked) throw new TransientError('Another process is still migrating the database: try again later.')
