@@ -14,8 +14,10 @@ export type ServerOptions = Config & {
 
 /** How often Node looks for requests that are too slow. */
 const CHECK_INTERVAL_MS = 1000
-/** How often a stop looks whether the answers that are made have been sent. */
-const SENDING_INTERVAL_MS = 20
+/** How often a stop looks whether there are connections that it must not close yet. */
+const PENDING_INTERVAL_MS = 20
+/** How long a stop waits for the first byte of a connection. */
+const FIRST_BYTE_MS = 500
 
 /** Listens; rejects when it cannot. */
 export async function startServer(options: ServerOptions) {
@@ -67,9 +69,12 @@ export async function startServer(options: ServerOptions) {
     const closed = new Promise((resolve) => Server.prototype.close.call(server, resolve))
     // A connection whose last answer began before stays open for a second more at most, which is Node's margin.
     server.keepAliveTimeout = 1
-    // Opened in advance for a request that never came, as browsers do.
+    // Browsers open connections in advance. A request that has just been sent is on its way.
+    const silentUntil = performance.now() + FIRST_BYTE_MS
+    const isSilent = (socket: Socket) => socket.bytesRead === 0 && performance.now() < silentUntil
+    const isPending = (socket: Socket) => isSilent(socket) || hasUnsentEnd(socket)
+    while ([...due.keys()].some(isPending) && performance.now() < until) await sleep(PENDING_INTERVAL_MS)
     for (const socket of due.keys()) if (socket.bytesRead === 0) socket.destroy()
-    while ([...due.keys()].some(hasUnsentEnd) && performance.now() < until) await sleep(SENDING_INTERVAL_MS)
     server.closeIdleConnections()
     await Promise.race([closed, sleep(Math.max(0, until - performance.now()))])
     clearInterval(looks)
