@@ -1,4 +1,5 @@
 import type { ChildProcess, StdioOptions } from 'node:child_process'
+import { randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { chownSync, existsSync, mkdtempSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
@@ -37,10 +38,19 @@ const START_TIMEOUT_MS = 30_000
 const STOP_TIMEOUT_MS = 10_000
 const LOG_LENGTH = 4000
 
+/** The ports that no system gives to connections of its own: nothing takes one while its server is away for a moment. */
+const [FIRST_PORT, END_PORT] = [10_000, 30_000]
+
 export async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address() as { port: number }
+  const port = randomInt(FIRST_PORT, END_PORT)
+  const server = createServer().listen(port, '127.0.0.1')
+  try {
+    await once(server, 'listening')
+  } catch (error) {
+    // Windows keeps some for itself.
+    if (error instanceof Error && 'code' in error && /^(EADDRINUSE|EACCES)$/.test(String(error.code))) return freePort()
+    throw error
+  }
   server.close()
   await once(server, 'close')
   return port
