@@ -115,7 +115,12 @@ test('a stop cuts no answer whose end has not been sent yet', async () => {
   socket.write('GET / HTTP/1.1\r\nHost: a\r\n\r\n')
   await once(socket, 'readable')
   const stopped = server.stop()
-  await sleep(50)
+  const isRefused = () =>
+    once(connect(server.port, '127.0.0.1'), 'connect').then(
+      () => false,
+      () => true,
+    )
+  await expect.poll(isRefused).toBe(true)
   let answer = ''
   for await (const part of socket.setEncoding('latin1')) answer += part
   expect(answer.split('\r\n\r\n')[1]?.length).toBe(text.length)

@@ -1,6 +1,6 @@
 import { once } from 'node:events'
 import { createServer } from 'node:http'
-import { type AddressInfo, Server, type Socket } from 'node:net'
+import { type AddressInfo, Server as NetServer, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from './config.ts'
 import { events } from './events.ts'
@@ -35,19 +35,19 @@ export async function startServer(options: ServerOptions) {
   })
   server.timeout = options.IDLE_TIMEOUT_MS
   /** The open connections, each with the bytes that its client must have taken by the next look. */
-  const due = new Map<Socket, number>()
+  const connections = new Map<Socket, number>()
   server.on('connection', (socket) => {
-    due.set(socket, 0)
-    socket.once('close', () => due.delete(socket))
+    connections.set(socket, 0)
+    socket.once('close', () => connections.delete(socket))
   })
   /**
    * Cuts who has not taken by one look what waited for it at the look before. Node cuts only those that take nothing: one
    * that takes a byte now and then would hold its answer in memory, or its place of a stream, for ever.
    */
   function cutSlowReaders() {
-    for (const [socket, bytes] of due) {
-      if (socket.bytesWritten - socket.writableLength < bytes) socket.destroy()
-      due.set(socket, socket.bytesWritten)
+    for (const [socket, due] of connections) {
+      if (socket.bytesWritten - socket.writableLength < due) socket.destroy()
+      connections.set(socket, socket.bytesWritten)
     }
   }
   // After a pause of the process, first what was taken meanwhile.
@@ -66,15 +66,15 @@ export async function startServer(options: ServerOptions) {
     await sleep(options.DRAIN_DELAY_MS)
     // Not the `close` of HTTP: it ends the time-outs of requests, and takes a connection for idle whose answer is made, but
     // whose client has not taken all of it.
-    const closed = new Promise((resolve) => Server.prototype.close.call(server, resolve))
+    const closed = new Promise((resolve) => NetServer.prototype.close.call(server, resolve))
     // A connection whose last answer began before stays open for a second more at most, which is Node's margin.
     server.keepAliveTimeout = 1
     // Browsers open connections in advance. A request that has just been sent is on its way.
     const silentUntil = performance.now() + FIRST_BYTE_MS
-    const isSilent = (socket: Socket) => socket.bytesRead === 0 && performance.now() < silentUntil
-    const isPending = (socket: Socket) => isSilent(socket) || hasUnsentEnd(socket)
-    while ([...due.keys()].some(isPending) && performance.now() < until) await sleep(PENDING_INTERVAL_MS)
-    for (const socket of due.keys()) if (socket.bytesRead === 0) socket.destroy()
+    const isSilent = (socket: Socket) => socket.bytesRead === 0
+    const isPending = (socket: Socket) => hasUnsentEnd(socket) || (isSilent(socket) && performance.now() < silentUntil)
+    while ([...connections.keys()].some(isPending) && performance.now() < until) await sleep(PENDING_INTERVAL_MS)
+    for (const socket of [...connections.keys()].filter(isSilent)) socket.destroy()
     server.closeIdleConnections()
     await Promise.race([closed, sleep(Math.max(0, until - performance.now()))])
     clearInterval(looks)

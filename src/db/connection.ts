@@ -85,7 +85,7 @@ async function secure(socket: Socket, { host, ssl, rootCert }: Address): Promise
 
 /**
  * Asks for a first answer, and for that of the check. Sets the time-outs, unless a pooler shares the session with others: then
- * its process is not known either.
+ * `pid`, PostgreSQL's process, is undefined.
  */
 async function begin(sql: postgres.Sql, { deadlineMs, check }: Omit<ConnectionOptions, 'address'>) {
   const answer = await sql`select pg_backend_pid() as pid`
